@@ -1,0 +1,511 @@
+"""The wire: every value that crosses the RPC socket, once, for the clients and for the daemon.
+
+JSON-RPC 2.0 messages and the parameters and results of each method as msgspec Structs. What is not here: framing
+(`framing.py`), the error words (`errors.py`), and any behaviour. Instants are Unix seconds and end in `_at` or
+`_until`, durations are seconds and end in `_s`. Unknown fields are ignored on both sides, so that a newer end may
+add some; a renamed or removed field is a breaking change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+VERSION = "0.1.0"
+PROTOCOL = 1
+
+Id = int | str | None
+Form = Literal["gl", "ca", "vx"]
+Backend = Literal["developer-api", "code-assist", "vertex"]
+Priority = Literal["interactive", "batch"]
+DataClass = Literal["no-training", "may-train"]
+CostClass = Literal["free", "licensed", "paid"]
+Method = Literal["generateContent", "streamGenerateContent", "countTokens", "embedContent"]
+Next = Literal["done", "retry", "give-up"]
+EventKind = Literal["account", "cooldown", "quota", "token", "reload", "request", "queue"]
+EVENT_KINDS: tuple[EventKind, ...] = ("account", "cooldown", "quota", "token", "reload", "request", "queue")
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class _In(Struct, omit_defaults=True, forbid_unknown_fields=False):
+    """Parameters: a default is not sent."""
+
+
+class _Out(Struct, omit_defaults=False):
+    """Results: everything is sent, so that a script sees which fields there are."""
+
+
+# ---- JSON-RPC -------------------------------------------------------------------------------------------------
+
+
+class Incoming(Struct, omit_defaults=True):
+    """Any message as it comes in: a request, a notification (no id) or a reply (no method)."""
+
+    jsonrpc: str = ""
+    id: int | str | float | None | UnsetType = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | None | UnsetType = UNSET
+
+
+class ErrorObject(Struct, omit_defaults=True):
+    code: int
+    message: str
+    data: ErrorData | None = None
+
+
+class ErrorData(Struct, omit_defaults=True):
+    """What a client may branch on. `code` is one of the words of `errors.py`; `retry_at` says when waiting helps."""
+
+    code: str
+    retryable: bool = False
+    hint: str = ""
+    retry_at: float | None = None
+    account: str | None = None
+    details: Any = None
+
+
+class Request(Struct):
+    id: int | str
+    method: str
+    params: Any
+    jsonrpc: Literal["2.0"] = "2.0"
+
+
+class Notification(Struct):
+    method: str
+    params: Any
+    jsonrpc: Literal["2.0"] = "2.0"
+
+
+class Reply(Struct):
+    id: Id | float
+    result: Any
+    jsonrpc: Literal["2.0"] = "2.0"
+
+
+class ErrorReply(Struct):
+    id: Id | float
+    error: ErrorObject
+    jsonrpc: Literal["2.0"] = "2.0"
+
+
+class CancelParams(_In):
+    id: int | str
+
+
+class ProgressParams(Struct):
+    token: int | str
+    value: Any
+
+
+# ---- initialize, daemon/* -------------------------------------------------------------------------------------
+
+
+class ClientInfo(_In):
+    name: str
+    version: str = ""
+
+
+class InitializeParams(_In):
+    client: ClientInfo | None = None
+
+
+class ServerInfo(_Out):
+    name: str
+    version: str
+
+
+class InitializeResult(_Out):
+    server: ServerInfo
+    protocol: int
+    methods: list[str]
+
+
+class Empty(_In):
+    """No parameters, or a result with nothing to tell."""
+
+
+class DaemonInfo(_Out):
+    version: str
+    protocol: int
+    pid: int
+    python: str
+    started_at: float
+    uptime_s: float
+    config_file: str
+    accounts_file: str
+    state_dir: str
+    socket: str
+    gateway_socket: str
+    gateway_url: str
+    gateway_error: str
+    supervised: str  # "systemd", "launchd" or ""
+
+
+class ReloadResult(_Out):
+    """What a reload changed, by account id; `errors` holds what was refused (the old value stays in force)."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    unchanged: int
+    config_changed: list[str]
+    restart_needed: list[str]
+    errors: list[ConfigError]
+
+
+class ConfigError(_Out):
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str
+
+
+class Draining(_Out):
+    reason: str
+    grace_s: float
+
+
+# ---- pool/acquire, report, renew, release ---------------------------------------------------------------------
+
+
+class AcquireParams(_In):
+    model: str
+    forms: list[Form] = field(default_factory=lambda: ["gl"])
+    stream: bool = False
+    session: str = ""
+    account: str = ""
+    exclude: list[str] = []
+    wait_s: float | None = None
+    min_validity_s: float = 0.0
+    priority: Priority = "interactive"
+    allow_paid: bool | None = None
+    data: DataClass | None = None
+    request: str = ""
+    detach: bool = False
+
+
+class Lease(_Out):
+    """The right to send one request: write a body of `form`, POST it to `url` with `headers`, then report.
+
+    `expires_at` is when the lease ends unless renewed, `ttl_s` how long that is from now. `request` names the
+    request over all of its attempts, `decision` the recorded choice for `pool/explain`.
+    """
+
+    lease: str
+    request: str
+    account: str
+    backend: Backend
+    form: Form
+    url: str
+    headers: dict[str, str]
+    expires_at: float
+    ttl_s: float
+    reason: str
+    decision: str
+
+
+class Usage(Struct, omit_defaults=True):
+    """Tokens of one answer, as Google counts them. `output_tokens` includes thoughts."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    thought_tokens: int = 0
+    total_tokens: int = 0
+
+
+class ReportParams(_In):
+    """What happened to a lease: the raw status, headers and error body of the answer, or `error` when none came.
+
+    `body` may be the text or the decoded JSON. `usage` may be Google's usageMetadata or a `Usage`.
+    """
+
+    lease: str
+    status: int | None = None
+    headers: dict[str, str] = {}
+    body: Any = None
+    usage: dict[str, Any] | None = None
+    error: str = ""
+    first_byte_s: float | None = None
+    total_s: float | None = None
+
+
+class ReportResult(_Out):
+    next: Next
+    reason: str
+    lease: Lease | None = None
+    retry_at: float | None = None
+
+
+class LeaseParams(_In):
+    lease: str
+
+
+class RenewResult(_Out):
+    expires_at: float
+    ttl_s: float
+
+
+# ---- pool/generate, pool/token --------------------------------------------------------------------------------
+
+
+class GenerateParams(_In):
+    model: str
+    request: Raw
+    method: Method = "generateContent"
+    token: int | str | None = None
+    session: str = ""
+    account: str = ""
+    wait_s: float | None = None
+    priority: Priority = "interactive"
+    allow_paid: bool | None = None
+    data: DataClass | None = None
+
+
+class StreamResult(_Out):
+    chunks: int
+    account: str
+    usage: Usage | None
+    finish_reason: str
+
+
+class CancelTokenParams(_In):
+    token: int | str
+
+
+class TokenParams(_In):
+    account: str = ""
+    model: str = ""
+    backend: Backend | None = None
+    scopes: list[str] = []
+    min_validity_s: float = 0.0
+
+
+class TokenResult(_Out):
+    account: str
+    token: str
+    token_type: str
+    expires_at: float | None
+
+
+# ---- pool/status, quota, explain ------------------------------------------------------------------------------
+
+
+class CooldownInfo(_Out):
+    """One cooldown with its evidence. `scope` says what `key` names; `told` is true when Google gave the time."""
+
+    scope: str
+    key: str
+    model: str
+    until: float
+    kind: str
+    told: bool
+    source: str
+    reason: str
+    since: float
+
+
+class HealthInfo(_Out):
+    score: float
+    success: float
+    latency_s: float | None
+    quota: float | None
+    consecutive_failures: int
+
+
+class CounterInfo(_Out):
+    served: int
+    failed: int
+    rotated: int
+    input_tokens: int
+    output_tokens: int
+
+
+class TokenInfo(_Out):
+    state: str  # "none", "fresh", "stale", "expired"
+    expires_at: float | None
+    renew_at: float | None
+    renewed_at: float | None
+    renewals: int
+    failures: int
+    last_error: str
+
+
+class AccountInfo(_Out):
+    id: str
+    backend: Backend
+    credential: str
+    state: str
+    reason: str
+    hint: str
+    url: str
+    available: bool
+    enabled: bool
+    priority: int
+    project: str
+    location: str
+    bucket: str
+    cost: CostClass
+    data: DataClass
+    lend: bool
+    email: str
+    tier: str
+    health: HealthInfo
+    token: TokenInfo
+    cooldowns: list[CooldownInfo]
+    counters: CounterInfo
+    models: dict[str, CounterInfo]
+    in_flight: int
+    last_used_at: float | None
+
+
+class ClientStatus(_Out):
+    name: str
+    version: str
+    pid: int
+    connected_at: float
+    leases: int
+    in_flight: int
+
+
+class LeaseInfo(_Out):
+    lease: str
+    request: str
+    account: str
+    model: str
+    client: str
+    granted_at: float
+    expires_at: float
+
+
+class QueueInfo(_Out):
+    waiting: int
+    oldest_s: float
+
+
+class Counters(_Out):
+    """Over the whole pool, kept over restarts. `absorbed` counts refusals that no client saw."""
+
+    requests: int
+    answered: int
+    failed: int
+    rotations: int
+    absorbed: int
+    renewals: int
+    waited_for_token: int
+
+
+class StatusResult(_Out):
+    version: str
+    protocol: int
+    uptime_s: float
+    state: str  # "starting", "ready", "paused", "draining"
+    accounts: list[AccountInfo]
+    model_cooldowns: list[CooldownInfo]
+    counters: Counters
+    leases: list[LeaseInfo]
+    queue: QueueInfo
+    quota: list[QuotaEntry]
+    clients: list[ClientStatus]
+    config_errors: list[ConfigError]
+    gateway_url: str
+    gateway_error: str
+
+
+class QuotaParams(_In):
+    refresh: bool = False
+
+
+class QuotaEntry(_Out):
+    """One account's quota for one model. `used`/`remaining`/`limit` are amounts where known, `fraction` is what
+    remains (0 to 1). `source` is "google", "refusal", "config" or "own-count"."""
+
+    account: str
+    model: str
+    family: str
+    token_type: str
+    window: str
+    used: float | None
+    remaining: float | None
+    limit: float | None
+    fraction: float | None
+    resets_at: float | None
+    source: str
+    observed_at: float
+
+
+class QuotaAggregate(_Out):
+    family: str
+    accounts: int
+    fraction: float | None
+    used: float | None
+    remaining: float | None
+    next_reset_at: float | None
+
+
+class QuotaResult(_Out):
+    accounts: list[QuotaEntry]
+    families: list[QuotaAggregate]
+    errors: dict[str, str]
+
+
+class ExplainParams(_In):
+    model: str = ""
+    session: str = ""
+    decision: str = ""
+
+
+class VerdictInfo(_Out):
+    """Why an account would (not) be chosen: `verdict` is "chosen", "available" or the reason it is out."""
+
+    account: str
+    verdict: str
+    reason: str
+    available: bool
+    returns_at: float | None
+    rank: list[float]
+
+
+class ExplainResult(_Out):
+    model: str
+    chosen: str | None
+    reason: str
+    strategy: str
+    at: float
+    accounts: list[VerdictInfo]
+    next_return_at: float | None
+    next_return_account: str | None
+    code: str | None
+
+
+# ---- pool/pause, resume, subscribe ----------------------------------------------------------------------------
+
+
+class PauseParams(_In):
+    account: str = ""
+
+
+class SubscribeParams(_In):
+    events: list[EventKind] = field(default_factory=lambda: list(EVENT_KINDS))
+
+
+class Event(_Out):
+    """`pool/event`. `dropped` is how many notifications this subscriber lost since the last one it got."""
+
+    kind: EventKind
+    level: Level
+    at: float
+    text: str
+    account: str = ""
+    model: str = ""
+    data: Any = None
+    dropped: int = 0
+
+
+class AccountListResult(_Out):
+    accounts: list[AccountInfo]

@@ -1,0 +1,5 @@
+"""The daemon. `gemini_pool` (the client package) owns the wire types and the version; see DESIGN.md."""
+
+from gemini_pool.wire import VERSION as __version__
+
+__all__ = ["__version__"]
