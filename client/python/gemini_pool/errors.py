@@ -1,9 +1,9 @@
 """Errors of the pool, as words a program may branch on, and the one table that maps each word to every surface.
 
-    PoolError                     anything the daemon refused; `.code` is a stable word of ERRORS
-    ├── NotRunning                nothing answers on the socket
-    ├── ConnectionLost            the daemon went away in the middle of a call
-    └── ProtocolError             the other end does not speak this protocol
+PoolError                     anything the daemon refused; `.code` is a stable word of ERRORS
+├── NotRunning                nothing answers on the socket
+├── ConnectionLost            the daemon went away in the middle of a call
+└── ProtocolError             the other end does not speak this protocol
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class PoolError(Exception):
         return word.exit if word else 1
 
 
-class NotRunning(PoolError):
+class NotRunning(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
     """Nothing answers on the socket. The hint names the command that starts the daemon here."""
 
     def __init__(self, message: str, *, hint: str) -> None:
@@ -103,11 +103,13 @@ class NotRunning(PoolError):
         return 3
 
 
-class ConnectionLost(PoolError):
+class ConnectionLost(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
     """The daemon closed the connection before it answered; the call may or may not have taken effect."""
 
     def __init__(self, message: str = "the daemon closed the connection") -> None:
-        super().__init__("connection_lost", message, hint="try again; `gemini-pool status` tells", retryable=True)
+        super().__init__(
+            "connection_lost", message, hint="try again; `gemini-pool status` tells", retryable=True
+        )
 
 
 class ProtocolError(PoolError):
@@ -117,8 +119,8 @@ class ProtocolError(PoolError):
         super().__init__("protocol", message, rpc_code=rpc_code)
 
 
-class Cancelled(PoolError):
-    """The request was cancelled by this client (−32800)."""
+class Cancelled(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
+    """The request was cancelled by this client (-32800)."""
 
     def __init__(self, message: str = "the request was cancelled") -> None:
         super().__init__("cancelled", message, rpc_code=REQUEST_CANCELLED)

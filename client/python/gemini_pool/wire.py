@@ -43,11 +43,11 @@ class Incoming(Struct, omit_defaults=True):
     """Any message as it comes in: a request, a notification (no id) or a reply (no method)."""
 
     jsonrpc: str = ""
-    id: int | str | float | None | UnsetType = UNSET
+    id: int | str | float | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
-    error: ErrorObject | None | UnsetType = UNSET
+    error: ErrorObject | UnsetType | None = UNSET
 
 
 class ErrorObject(Struct, omit_defaults=True):
