@@ -1,0 +1,225 @@
+"""Private files: read only if nobody else could have read or written them, written so that no crash loses them.
+
+What is in the files is not this module's business. Everything here blocks: call it from a thread where it matters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shlex
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import FileRefused
+
+MAX_BYTES = 16 << 20  # nothing that we read whole is larger; a mistyped path must not fill the memory
+LOCK_POLL_S = 0.02
+
+
+def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """The content of a file that is ours alone. `FileRefused` for a symbolic link, a foreign owner, any group or
+    other permission, anything that is no regular file, or a file that is missing (`.missing`)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused_open(path, error) from None
+    with os.fdopen(fd, "rb") as file:
+        _check(os.fstat(fd), path, forbidden=0o077, mend="chmod 600")
+        return _read(file.read(limit + 1), path, limit)
+
+
+def read_trusted(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """The content of a configuration file: it may be a link (stow, Nix) and readable by others, but the file behind
+    it belongs to us or root, and nobody else may write to it. Raises `FileRefused` like `read_private`."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused_open(path, error) from None
+    with os.fdopen(fd, "rb") as file:
+        _check(os.fstat(fd), path, forbidden=0o022, mend="chmod go-w", root_too=True)
+        return _read(file.read(limit + 1), path, limit)
+
+
+def ensure_private_dir(path: Path) -> None:
+    """Make the folder (0700, its missing parents too), or make sure that it is ours and closed to others.
+
+    Never mends by itself: a folder that was open may have been read or changed; the user should know.
+    """
+    with contextlib.suppress(FileExistsError):
+        _make_dirs(path)
+    info = os.lstat(path)
+    if stat.S_ISLNK(info.st_mode):
+        raise FileRefused(
+            f"{path} is a symbolic link", path=str(path), hint=f"make it a folder: rm {_q(path)}"
+        )
+    if not stat.S_ISDIR(info.st_mode):
+        raise FileRefused(
+            f"{path} is not a folder", path=str(path), hint=f"move it away: mv {_q(path)} {_q(path)}.old"
+        )
+    _check_owner(info, path, root_too=False)
+    if info.st_mode & 0o077:
+        raise FileRefused(
+            f"folder {path} is open to others (mode {stat.S_IMODE(info.st_mode):04o})",
+            path=str(path),
+            hint=f"chmod 700 {_q(path)}",
+        )
+
+
+def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, generations: int = 0) -> None:
+    """Replace the file as one step that is on the disk when this returns.
+
+    A temporary file in the same folder, fsync, rename, fsync of the folder; all under the lock of `path`. With
+    `generations`, that many previous contents stay as PATH.1 (newest), PATH.2 … . At every instant `path` is whole:
+    the old content or the new. Raises `FileRefused` when `path` is a symbolic link, OSError when the disk refuses.
+    """
+    path = Path(path)
+    with locked(path):
+        if path.is_symlink():
+            raise FileRefused(
+                f"{path} is a symbolic link", path=str(path), hint=f"make it a file: rm {_q(path)}"
+            )
+        _sweep(path)
+        temporary = _write_temporary(path, data, mode)
+        try:
+            _keep_generations(path, generations)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_dir(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout_s: float = 10.0) -> Iterator[None]:
+    """Hold the lock that belongs to `path` (flock on PATH.lock: replacing PATH changes its inode), against threads
+    and processes alike. Raises `FileRefused` when another holder keeps it for longer than `timeout_s`."""
+    lock = path.with_name(path.name + ".lock")
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_flock(fd, lock, timeout_s)
+        yield
+    finally:
+        os.close(fd)  # ends the lock; the file stays, because removing it would let two holders in
+
+
+def sync_dir(path: Path) -> None:
+    """Make the folder's names durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _wait_flock(fd: int, lock: Path, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                hint = f"see who holds it: fuser {_q(lock)}"
+                raise FileRefused(f"{lock} is held by another process", path=str(lock), hint=hint) from None
+            time.sleep(LOCK_POLL_S)
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}.tmp-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers left: we hold the lock, so nobody is writing one now."""
+    prefix = _temporary_prefix(path)
+    with os.scandir(path.parent) as entries:
+        stale = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for name in stale:
+        Path(name).unlink(missing_ok=True)
+
+
+def _write_temporary(path: Path, data: bytes, mode: int) -> Path:
+    temporary = path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _keep_generations(path: Path, generations: int) -> None:
+    """Shift PATH.1 to PATH.2 and so on, then link PATH as PATH.1, so that PATH itself never vanishes."""
+    if generations < 1 or not path.exists():
+        return
+    names = [path.with_name(f"{path.name}.{number}") for number in range(1, generations + 1)]
+    for older, newer in zip(reversed(names), reversed(names[:-1]), strict=False):
+        if newer.exists():
+            newer.replace(older)
+    link = path.with_name(_temporary_prefix(path) + secrets.token_hex(8))
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links: a copy does, it only costs the write
+        link = _write_temporary(path, path.read_bytes(), stat.S_IMODE(path.stat().st_mode))
+    link.replace(names[0])
+
+
+def _make_dirs(path: Path) -> None:
+    """Like makedirs, but every folder made is 0700 whatever the umask."""
+    if not path.parent.is_dir():
+        with contextlib.suppress(FileExistsError):
+            _make_dirs(path.parent)
+    path.mkdir(mode=0o700)
+    path.chmod(0o700)
+
+
+def _check(info: os.stat_result, path: Path, *, forbidden: int, mend: str, root_too: bool = False) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        raise FileRefused(f"{path} is not a regular file", path=str(path))
+    _check_owner(info, path, root_too=root_too)
+    if info.st_mode & forbidden:
+        what = "writable" if forbidden == 0o022 else "open"
+        raise FileRefused(
+            f"{path} is {what} to others (mode {stat.S_IMODE(info.st_mode):04o})",
+            path=str(path),
+            hint=f"{mend} {_q(path)}",
+        )
+
+
+def _check_owner(info: os.stat_result, path: Path, *, root_too: bool) -> None:
+    uid = os.geteuid()
+    if info.st_uid == uid or (root_too and info.st_uid == 0):
+        return
+    raise FileRefused(
+        f"{path} belongs to user id {info.st_uid}, not to us ({uid})",
+        path=str(path),
+        hint=f"sudo chown {uid} {_q(path)}",
+    )
+
+
+def _refused_open(path: Path, error: OSError) -> FileRefused:
+    if isinstance(error, FileNotFoundError):
+        return FileRefused(f"{path} does not exist", path=str(path), missing=True)
+    if path.is_symlink() and not isinstance(error, PermissionError):
+        hint = f'put the file itself there: cp --remove-destination "$(readlink -f {_q(path)})" {_q(path)}'
+        return FileRefused(f"{path} is a symbolic link", path=str(path), hint=hint)
+    return FileRefused(f"{path} cannot be read: {error.strerror}", path=str(path))
+
+
+def _read(data: bytes, path: Path, limit: int) -> bytes:
+    if len(data) > limit:
+        raise FileRefused(f"{path} is larger than {limit} bytes", path=str(path))
+    return data
+
+
+def _q(path: Path) -> str:
+    return shlex.quote(str(path))
