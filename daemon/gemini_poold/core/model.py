@@ -118,7 +118,8 @@ class Request:
 
     `forms`: dialects of body that the sender can write. `pin`: only this account. `exclude`: accounts tried already.
     `lends`: the account's secret will leave the daemon. `min_validity_s`: the token must live at least that long.
-    `allow_paid`: None means the configured default. `data`: None takes any class.
+    `allow_paid`: None means the configured default. `data`: None takes any class. `attempt`, `refusals` and `faults`
+    grow with each try; `Pool.settle` hands back the request to try next.
     """
 
     id: str
@@ -133,6 +134,9 @@ class Request:
     allow_paid: bool | None = None
     data: Data | None = None
     batch: bool = False
+    attempt: int = 1
+    refusals: int = 0  # times Google said no to it so far, which its client has not seen
+    faults: int = 0  # times something broke (5xx, network)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,203 @@
+"""When may this account serve this model again: Google's word first, a back-off of ours where it gave none.
+
+Rules
+1. What Google told is kept to the second: neither a success elsewhere nor a later guess shortens it.
+2. A guess backs off exponentially with the strikes of its key; a success of the same key forgets the strikes.
+3. Refusals that arrive while the key is resting anyway are one strike, not many (a burst of parallel requests).
+4. Of two ends the later one wins, but a told one replaces a guess outright: it is knowledge.
+5. A cooldown reaches as far as its scope: one account and model, an account, a bucket (with or without model), or a
+   model over everything one backend serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .model import CooldownRow, Kind, Outcome, Scope
+
+LONGEST_S = 8 * 86_400.0  # Google has week-long quotas; anything beyond is nonsense
+_FORGET_S = 600.0  # strikes are forgotten after this long without a new one
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """First rest, factor per strike, longest rest, all for guesses."""
+
+    first_s: float
+    factor: float
+    longest_s: float
+
+
+# Antigravity's plugin guesses 30 s for a rate limit and 45 s for capacity; per-minute windows make anything beyond a
+# minute a waste, and a trial costs one refused request.
+BACKOFF: Mapping[Kind, Backoff] = {
+    Kind.RATE: Backoff(4.0, 2.0, 60.0),
+    Kind.DAILY: Backoff(900.0, 2.0, 14_400.0),
+    Kind.CAPACITY: Backoff(5.0, 2.0, 60.0),
+    Kind.TRANSIENT: Backoff(1.0, 2.0, 60.0),
+    Kind.UNAUTHENTICATED: Backoff(5.0, 3.0, 600.0),
+    Kind.MODEL_DENIED: Backoff(3_600.0, 2.0, 86_400.0),
+    Kind.CUT: Backoff(1.0, 2.0, 30.0),
+}
+_DEFAULT = Backoff(5.0, 2.0, 60.0)
+
+
+@dataclass(slots=True)
+class Cooldown:
+    """One key's rest and its evidence."""
+
+    scope: Scope
+    key: str
+    model: str
+    until: float
+    kind: Kind
+    told: bool
+    source: str
+    reason: str
+    since: float
+    strikes: int
+
+    def row(self, *, gone: bool = False) -> CooldownRow:
+        return CooldownRow(
+            self.scope, self.key, self.model, self.until, self.kind, self.told, self.source, self.reason,
+            self.since, self.strikes, gone,
+        )  # fmt: skip
+
+
+Key = tuple[Scope, str, str]
+
+
+def key_of(scope: Scope, *, account: str, bucket: str, backend: str, model: str) -> Key:
+    """The key under which a cooldown of `scope` is kept for this account and model."""
+    match scope:
+        case Scope.ACCOUNT:
+            return (scope, account, "")
+        case Scope.BUCKET:
+            return (scope, bucket, "")
+        case Scope.BUCKET_MODEL:
+            return (scope, bucket, model)
+        case Scope.BACKEND_MODEL:
+            return (scope, backend, model)
+        case _:
+            return (Scope.ACCOUNT_MODEL, account, model)
+
+
+class Cooldowns:
+    """All cooldowns of the pool, by key. Remembers ended ones for a while: their strikes make the next guess."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Cooldown] = {}
+        self._changed: dict[Key, Cooldown | None] = {}
+
+    def blocking(self, *, account: str, bucket: str, backend: str, model: str, now: float) -> Cooldown | None:
+        """The cooldown that keeps this account from this model the longest, or None."""
+        if not self._by_key:
+            return None
+        get = self._by_key.get
+        worst: Cooldown | None = None
+        for key in (
+            (Scope.BUCKET_MODEL, bucket, model),
+            (Scope.ACCOUNT_MODEL, account, model),
+            (Scope.BACKEND_MODEL, backend, model),
+            (Scope.ACCOUNT, account, ""),
+            (Scope.BUCKET, bucket, ""),
+        ):
+            found = get(key)
+            if found is not None and found.until > now and (worst is None or found.until > worst.until):
+                worst = found
+        return worst
+
+    def start(self, key: Key, outcome: Outcome, now: float) -> Cooldown:
+        """Begin or extend the rest of `key` because of `outcome`."""
+        old = self._by_key.get(key)
+        until, told = self._end_of(old, outcome, now)
+        strikes = self._strikes(old, now)
+        if old is not None and old.until > now and not (told and not old.told) and old.until >= until:
+            return old
+        new = Cooldown(
+            key[0], key[1], key[2], until, outcome.kind, told, outcome.source, outcome.reason, now, strikes
+        )
+        self._by_key[key] = new
+        self._changed[key] = new
+        return new
+
+    def succeed(self, key: Key, now: float) -> bool:
+        """A success of `key`: forget its strikes and lift a guess. True when something was lifted."""
+        found = self._by_key.get(key)
+        if found is None or (found.told and found.until > now):
+            return False
+        del self._by_key[key]
+        self._changed[key] = None
+        return found.until > now
+
+    def clear(self, *, account: str = "", bucket: str = "", model: str = "") -> int:
+        """Forget on a person's word: everything, or what touches this account (and bucket) and model."""
+        keys = [k for k in self._by_key if _touches(k, account, bucket, model)]
+        for key in keys:
+            del self._by_key[key]
+            self._changed[key] = None
+        return len(keys)
+
+    def sweep(self, now: float) -> None:
+        """Drop what ended long enough ago that even its strikes no longer matter."""
+        for key in [k for k, c in self._by_key.items() if c.until + _FORGET_S <= now]:
+            del self._by_key[key]
+            self._changed[key] = None
+
+    def active(self, now: float) -> Iterator[Cooldown]:
+        return (c for c in self._by_key.values() if c.until > now)
+
+    def restore(self, row: CooldownRow, now: float) -> None:
+        """Take back a row of an earlier run; an end beyond all reason (a clock that was wrong) is bounded."""
+        key = (row.scope, row.key, row.model)
+        until = min(row.until, now + LONGEST_S)
+        self._by_key[key] = Cooldown(
+            row.scope,
+            row.key,
+            row.model,
+            until,
+            row.kind,
+            row.told,
+            row.source,
+            row.reason,
+            row.since,
+            row.strikes,
+        )
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._changed)
+
+    def take_rows(self) -> list[CooldownRow]:
+        """What changed since the last call, as rows; removed keys as `gone`."""
+        changed, self._changed = self._changed, {}
+        return [
+            c.row() if c is not None
+            else CooldownRow(key[0], key[1], key[2], 0.0, Kind.OK, False, "", "", 0.0, 0, True)
+            for key, c in changed.items()
+        ]  # fmt: skip
+
+    @staticmethod
+    def _end_of(old: Cooldown | None, outcome: Outcome, now: float) -> tuple[float, bool]:
+        if outcome.until is not None:
+            return min(outcome.until, now + LONGEST_S), outcome.told
+        backoff = BACKOFF.get(outcome.kind, _DEFAULT)
+        strikes = Cooldowns._strikes(old, now)
+        return now + min(backoff.first_s * backoff.factor ** (strikes - 1), backoff.longest_s), False
+
+    @staticmethod
+    def _strikes(old: Cooldown | None, now: float) -> int:
+        if old is None or old.until + _FORGET_S <= now:
+            return 1
+        return max(old.strikes, 1) if old.until > now else min(old.strikes + 1, 30)
+
+
+def _touches(key: Key, account: str, bucket: str, model: str) -> bool:
+    if model and key[2] not in ("", model):
+        return False
+    if not account:
+        return True
+    if key[0] in (Scope.ACCOUNT, Scope.ACCOUNT_MODEL):
+        return key[1] == account
+    return key[0] in (Scope.BUCKET, Scope.BUCKET_MODEL) and key[1] == bucket

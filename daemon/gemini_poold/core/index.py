@@ -1,0 +1,111 @@
+"""One model's candidates in two heaps: ready by rank, resting by the instant they return.
+
+Cheap because it is lazy: an entry carries its slot's version, and what changed since it was pushed shows when it is
+popped. An entry whose rank has grown since (its account was used for another model) is pushed back where it belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any
+
+from .member import Member
+from .strategy import Rank, Rng, Round, Slot, Strategy
+
+BlockedUntil = Callable[[Member, float], float]
+
+
+class ModelIndex:
+    """Accounts that may serve one kind of request, as far as configuration alone can say."""
+
+    def __init__(self, members: Iterable[Member], strategy: Strategy, rng: Rng) -> None:
+        self._strategy = strategy
+        self._rng = rng
+        self._round = Round()
+        self.slots = {m.id: Slot(m) for m in members}
+        self._ready: list[tuple[Rank, int, int, Slot]] = []
+        self._resting: list[tuple[float, int, int, Slot]] = [
+            (0.0, m.member.order, 0, m) for m in self.slots.values()
+        ]
+        heapify(self._resting)
+
+    def touch(self, account_id: str, until: float = 0.0) -> None:
+        """Something about this account changed: look at it again (at `until`)."""
+        slot = self.slots.get(account_id)
+        if slot is not None:
+            slot.version += 1
+            self._rest(slot, until)
+
+    def take(
+        self, now: float, blocked_until: BlockedUntil, fits: Callable[[Member], bool] | None
+    ) -> Member | None:
+        """The best account that is free at `now` and `fits`; it is ranked anew as chosen. None: nobody is."""
+        self._wake(now)
+        ready, passed = self._ready, list[tuple[Rank, int, int, Slot]]()
+        found: Slot | None = None
+        while ready:
+            entry = heappop(ready)
+            rank, order, version, slot = entry
+            if version != slot.version:
+                continue
+            until = blocked_until(slot.member, now)
+            if until > now:
+                self._rest(slot, until)
+                continue
+            current = self._strategy.rank(slot, now)
+            if current > rank:
+                heappush(ready, (current, order, version, slot))
+                continue
+            if fits is not None and not fits(slot.member):
+                passed.append(entry)
+                continue
+            found = slot
+            break
+        for entry in passed:
+            heappush(ready, entry)
+        return None if found is None else found.member
+
+    def chose(self, member: Member, now: float) -> None:
+        """`member` got a request (by `take`, a pin or a session): move its rank on."""
+        slot = self.slots.get(member.id)
+        if slot is None:
+            return
+        self._strategy.chosen(slot, self._round, now, self._rng)
+        slot.version += 1
+        heappush(self._ready, (self._strategy.rank(slot, now), member.order, slot.version, slot))
+        self._compact(self._ready)
+
+    def first_return(self) -> float:
+        """When the first resting account comes back, inf when none will by itself."""
+        resting = self._resting
+        while resting and resting[0][2] != resting[0][3].version:
+            heappop(resting)
+        return resting[0][0] if resting else inf
+
+    def members(self) -> Iterator[Member]:
+        return (slot.member for slot in self.slots.values())
+
+    def rank_of(self, member: Member, now: float) -> Rank:
+        slot = self.slots.get(member.id)
+        return () if slot is None else self._strategy.rank(slot, now)
+
+    def _rest(self, slot: Slot, until: float) -> None:
+        if until != inf:  # who returns by an event alone is brought back by touch()
+            heappush(self._resting, (until, slot.member.order, slot.version, slot))
+            self._compact(self._resting)
+
+    def _compact(self, heap: list[Any]) -> None:
+        """Pins and touches leave outdated entries behind that no pop may ever reach."""
+        if len(heap) > 4 * len(self.slots) + 64:
+            heap[:] = [entry for entry in heap if entry[2] == entry[3].version]
+            heapify(heap)
+
+    def _wake(self, now: float) -> None:
+        resting = self._resting
+        while resting and resting[0][0] <= now:
+            _, order, version, slot = heappop(resting)
+            if version == slot.version:
+                self._strategy.enter(slot, self._round, now, self._rng)
+                heappush(self._ready, (self._strategy.rank(slot, now), order, version, slot))

@@ -1,0 +1,287 @@
+"""The pool in a running process: asks it, waits for it, writes down what must survive, tells what happened.
+
+`Broker` is the only holder of `core.state.Pool`; surfaces and drivers go through it. One queue, first come first
+served per model, one waiting deadline per request; a waiter is woken at the told instant or by a change of the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gemini_pool.errors import PoolError
+
+from ..clock import Clock
+from ..core.model import Grant, Lease, Outcome, PoolEvent, Refusal, Request, Row, Settled, Usage, Wait
+from ..core.state import Pool, UnknownLease
+
+log = logging.getLogger("gemini_pool.pool")
+_FLUSH_S = 1.0  # counters alone may be this much behind on the disk
+_LONGEST_NAP_S = 30.0
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+Listener = Callable[[PoolEvent], None]
+
+
+class RowStore(Protocol):
+    """Where rows are kept (store.Store)."""
+
+    async def save(self, rows: list[Row]) -> None: ...
+
+    def save_nowait(self, rows: list[Row]) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    request: Request
+    owner: str
+    detached: bool
+    wait_until: float
+    since: float
+    granted: asyncio.Future[Grant]
+
+
+class Broker:
+    """Leases for everybody, in the order they came."""
+
+    def __init__(self, pool: Pool, clock: Clock, store: RowStore) -> None:
+        self.pool = pool
+        self._clock = clock
+        self._store = store
+        self._waiters: deque[_Waiter] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._listeners: list[Listener] = []
+
+    # ---- leases ----------------------------------------------------------------------------------------------
+
+    def acquire_nowait(
+        self, request: Request, *, owner: str = "", detached: bool = False
+    ) -> Grant | Wait | Refusal:
+        """A lease now, or when, or why not. Whoever waits for the model already goes first."""
+        for waiter in self._waiters:
+            if waiter.request.model == request.model and waiter.request.pin == request.pin:
+                return Wait(self._clock.now(), "", "others wait for this model already")
+        return self.pool.acquire(request, self._clock.now(), owner=owner, detached=detached)
+
+    async def acquire(
+        self, request: Request, *, owner: str = "", wait_until: float, detached: bool = False
+    ) -> Grant:
+        """A lease, waiting for one until `wait_until` (Unix). Cancelling gives the place in the queue free at once.
+
+        Raises PoolError: `all_cooling_down` (with `retry_at` and the account that returns first) as soon as it is
+        clear that nobody returns in time, or the word of the pool's refusal.
+        """
+        decision = self.acquire_nowait(request, owner=owner, detached=detached)
+        self._after()
+        match decision:
+            case Grant():
+                return decision
+            case Refusal():
+                raise refused(decision)
+        if decision.until > wait_until:
+            raise cooling_down(request, decision)
+        return await self._wait(_Waiter(
+            request, owner, detached, wait_until, self._clock.now(), asyncio.get_running_loop().create_future()
+        ))  # fmt: skip
+
+    def settle(
+        self,
+        lease_id: str,
+        outcome: Outcome,
+        *,
+        usage: Usage | None = None,
+        first_byte_s: float | None = None,
+    ) -> Settled:
+        """End a lease. What a crash must not lose is on its way to the disk when this returns."""
+        settled = self.pool.settle(
+            lease_id, outcome, self._clock.now(), usage=usage, first_byte_s=first_byte_s
+        )
+        self.changed()
+        return settled
+
+    async def settle_durably(
+        self,
+        lease_id: str,
+        outcome: Outcome,
+        *,
+        usage: Usage | None = None,
+        first_byte_s: float | None = None,
+    ) -> Settled:
+        """The same, but it returns when everything it changed is committed."""
+        settled = self.pool.settle(
+            lease_id, outcome, self._clock.now(), usage=usage, first_byte_s=first_byte_s
+        )
+        rows = self.pool.take_rows()
+        self.changed()
+        await self._store.save(rows)
+        return settled
+
+    def renew(self, lease_id: str) -> Lease:
+        """A lease's time begins anew. Raises PoolError not_found."""
+        try:
+            return self.pool.renew(lease_id, self._clock.now())
+        except UnknownLease:
+            raise unknown_lease(lease_id) from None
+
+    def release(self, lease_id: str) -> None:
+        try:
+            self.pool.release(lease_id, self._clock.now())
+        except UnknownLease:
+            raise unknown_lease(lease_id) from None
+        self.changed()
+
+    def release_owner(self, owner: str) -> int:
+        """A connection ended: its leases, but for the detached ones, are free again."""
+        freed = self.pool.release_owner(owner, self._clock.now())
+        if freed:
+            self.changed()
+        return freed
+
+    def give_up(self, request: Request) -> None:
+        """A request that was to be tried again will not be."""
+        self.pool.give_up(request)
+        self._after()
+
+    # ---- the queue -------------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    def oldest_wait_s(self) -> float:
+        return self._clock.now() - self._waiters[0].since if self._waiters else 0.0
+
+    def changed(self) -> None:
+        """The pool changed: write down, tell, and see who can be served now. Call after every change made to it."""
+        self._after()
+        if self._waiters:
+            self._serve()
+
+    async def _wait(self, waiter: _Waiter) -> Grant:
+        self._waiters.append(waiter)
+        self._serve()
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+                self.pool.release(waiter.granted.result().lease.id, self._clock.now())  # granted, never used
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self.changed()
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait, in order; set the alarm for the next instant that may change it."""
+        now = self._clock.now()
+        wake_at = now + _LONGEST_NAP_S
+        told: dict[tuple[str, str], Wait] = {}
+        for waiter in list(self._waiters):
+            key = (waiter.request.model, waiter.request.pin)
+            ahead = told.get(key)
+            decision = ahead or self.pool.acquire(
+                waiter.request, now, owner=waiter.owner, detached=waiter.detached
+            )
+            if isinstance(decision, Wait) and decision.until <= waiter.wait_until and now < waiter.wait_until:
+                told[key] = decision
+                wake_at = min(wake_at, decision.until, waiter.wait_until)
+                continue
+            self._waiters.remove(waiter)
+            self._answer(waiter, decision)
+        self._after()
+        self._set_alarm(wake_at - now)
+
+    def _answer(self, waiter: _Waiter, decision: Grant | Wait | Refusal) -> None:
+        if waiter.granted.done():  # cancelled, and its task has not run yet
+            if isinstance(decision, Grant):
+                self.pool.release(decision.lease.id, self._clock.now())
+            return
+        match decision:
+            case Grant():
+                waiter.granted.set_result(decision)
+            case Wait():
+                waiter.granted.set_exception(cooling_down(waiter.request, decision))
+            case Refusal():
+                waiter.granted.set_exception(refused(decision))
+
+    def _set_alarm(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiters:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(delay_s, 0.001), self._serve)
+
+    # ---- what must survive, what is told ---------------------------------------------------------------------
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event; the result ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def tell(self, event: PoolEvent) -> None:
+        """Tell an event of the shell's."""
+        self.pool.tell(event)
+        self._after()
+
+    async def flush(self) -> None:
+        """Everything that must survive is on the disk when this returns."""
+        await self._store.save(self.pool.take_rows())
+
+    def expire(self) -> None:
+        """End what ran out; called by the driver."""
+        self.pool.expire(self._clock.now())
+        self.changed()
+
+    async def run(self) -> None:
+        """End leases whose time ran out, for as long as the daemon runs."""
+        while True:
+            ends_in_s = self.pool.next_deadline() - self._clock.now()
+            await self._clock.sleep(min(max(ends_in_s, 0.5), _LONGEST_NAP_S))
+            self.expire()
+
+    def _after(self) -> None:
+        if self.pool.urgent:
+            self._store.save_nowait(self.pool.take_rows())
+        elif self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush_counters)
+        for event in self.pool.take_events():
+            self._publish(event)
+
+    def _flush_counters(self) -> None:
+        self._flush = None
+        rows = self.pool.take_rows()
+        if rows:
+            self._store.save_nowait(rows)
+
+    def _publish(self, event: PoolEvent) -> None:
+        level = _LEVELS.get(event.level, logging.INFO)
+        if log.isEnabledFor(level):
+            fields = {"account": event.account_id, "model": event.model, "event": event.kind}
+            where = " ".join(part for part in (event.account_id, event.model) if part)
+            log.log(level, "%s%s", f"{where}: " if where else "", event.text, extra=fields)
+        for listener in list(self._listeners):
+            listener(event)
+
+
+def refused(refusal: Refusal) -> PoolError:
+    """The pool's refusal as an error of the wire."""
+    return PoolError(refusal.code, refusal.reason, hint=refusal.hint, account=refusal.account_id or None)
+
+
+def cooling_down(request: Request, wait: Wait) -> PoolError:
+    """Nobody returns in time: says who returns first, and when."""
+    who = f"{wait.account_id} returns first ({wait.reason})" if wait.account_id else wait.reason
+    return PoolError(
+        "all_cooling_down", f"no account for {request.model} is free: {who}",
+        hint=f"gemini-pool explain {request.model}", retry_at=wait.until, account=wait.account_id or None,
+    )  # fmt: skip
+
+
+def unknown_lease(lease_id: str) -> PoolError:
+    return PoolError("not_found", f"no lease {lease_id!r}: it was never granted, or it ended already")
