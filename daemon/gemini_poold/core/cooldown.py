@@ -90,6 +90,9 @@ class Cooldowns:
         self._by_key: dict[Key, Cooldown] = {}
         self._changed: dict[Key, Cooldown | None] = {}
 
+    def __len__(self) -> int:
+        return len(self._by_key)
+
     def blocking(self, *, account: str, bucket: str, backend: str, model: str, now: float) -> Cooldown | None:
         """The cooldown that keeps this account from this model the longest, or None."""
         if not self._by_key:

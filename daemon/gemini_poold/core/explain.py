@@ -81,7 +81,7 @@ def _choose(pool: Pool, request: Request, free: list[Verdict]) -> tuple[str | No
     ids = {v.account_id for v in free}
     if request.pin:
         return (request.pin, "pinned") if request.pin in ids else (None, f"{request.pin} is not free")
-    kept = pool.session_account(request.session, request.model) if request.session else ""
+    kept = pool.chooser.session_account(request.session, request.model) if request.session else ""
     if kept in ids:
         return kept, "session"
     return free[0].account_id, pool.strategy
@@ -101,7 +101,7 @@ def _code(pool: Pool, request: Request, waits: list[tuple[float, str]], now: flo
 
 
 def _verdict(pool: Pool, member: Member, request: Request, now: float) -> Verdict:
-    word = pool.allowed(member.account, request)
+    word = pool.chooser.forbids(member.account, request)
     if word:
         return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
     if not member.account.enabled or member.paused or member.state in HELD:
@@ -114,11 +114,11 @@ def _verdict(pool: Pool, member: Member, request: Request, now: float) -> Verdic
         )
     if member.id in request.exclude:
         return Verdict(member.id, "excluded", "the request excludes it", False, None, ())
-    until = pool.blocked_until(member, request.model, now)
-    rank = pool.candidates(request).rank_of(member, now)
+    until = pool.chooser.blocked_until(member, request.model, now)
+    rank = pool.chooser.candidates(request).rank_of(member, now)
     if until <= now:
         return Verdict(member.id, "available", _standing(member, now), True, None, rank)
-    cooldown = pool.blocking_cooldown(member, request.model, now)
+    cooldown = pool.chooser.blocking(member, request.model, now)
     if cooldown is None:
         return Verdict(member.id, "pacing", "kept below its known limit", False, until, rank)
     source = f"{'told' if cooldown.told else 'guessed'} by {cooldown.source or cooldown.kind}"
@@ -126,10 +126,10 @@ def _verdict(pool: Pool, member: Member, request: Request, now: float) -> Verdic
 
 
 def _verdict_then(pool: Pool, member: Member, decision: Decision) -> Verdict:
-    word = pool.allowed(member.account, decision.request)
+    word = pool.chooser.forbids(member.account, decision.request)
     if word:
         return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
-    cooldown = pool.blocking_cooldown(member, decision.request.model, decision.at)
+    cooldown = pool.chooser.blocking(member, decision.request.model, decision.at)
     if cooldown is not None and cooldown.since <= decision.at:
         return Verdict(member.id, "cooling", cooldown.reason or cooldown.kind, False, cooldown.until, ())
     if member.state in HELD and member.since_at <= decision.at:

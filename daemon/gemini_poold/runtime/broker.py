@@ -74,8 +74,15 @@ class Broker:
         """A lease, waiting for one until `wait_until` (Unix). Cancelling gives the place in the queue free at once.
 
         Raises PoolError: `all_cooling_down` (with `retry_at` and the account that returns first) as soon as it is
-        clear that nobody returns in time, or the word of the pool's refusal.
+        clear that nobody returns in time, or the word of the pool's refusal. The request then counts as failed.
         """
+        try:
+            return await self._acquire(request, owner, wait_until, detached)
+        except PoolError:
+            self.give_up(request)
+            raise
+
+    async def _acquire(self, request: Request, owner: str, wait_until: float, detached: bool) -> Grant:
         decision = self.acquire_nowait(request, owner=owner, detached=detached)
         self._after()
         match decision:
@@ -143,7 +150,7 @@ class Broker:
         return freed
 
     def give_up(self, request: Request) -> None:
-        """A request that was to be tried again will not be."""
+        """A request got no lease and will not ask again (`acquire` says so itself)."""
         self.pool.give_up(request)
         self._after()
 
@@ -226,7 +233,7 @@ class Broker:
 
     def tell(self, event: PoolEvent) -> None:
         """Tell an event of the shell's."""
-        self.pool.tell(event)
+        self.pool.journal.tell(event)
         self._after()
 
     async def flush(self) -> None:

@@ -1,0 +1,230 @@
+"""Which account serves this request now; else who returns first; else why nobody ever will.
+
+Reads members, cooldowns and paces; keeps the per-model indexes and the sessions' accounts. Reserves nothing: granting
+is `state.Pool`'s step, in the same call.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from math import inf
+
+from .cooldown import Cooldown, Cooldowns
+from .health import ERROR_WORD, HELD
+from .index import ModelIndex
+from .member import Member
+from .model import Account, AccountState, Cost, Data, Kind, Refusal, Request, Wait
+from .roster import Roster
+from .strategy import STRATEGIES, Rng
+
+_MAX_SLOTS = 200_000  # over all indexes: clients may name any model, memory may not grow with their fantasy
+_MAX_SESSIONS = 10_000
+_ACCOUNT_LIST = "gemini-pool account list"
+
+
+class Chooser:
+    """`methods`: by form, what that backend can do; a form that is missing can do everything."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        cooldowns: Cooldowns,
+        *,
+        strategy: str,
+        rng: Rng,
+        allow_paid: bool,
+        methods: Mapping[str, frozenset[str]],
+    ) -> None:
+        self.strategy = strategy
+        self.allow_paid = allow_paid
+        self._roster = roster
+        self._cooldowns = cooldowns
+        self._rng = rng
+        self._methods = methods
+        self._indexes: OrderedDict[tuple[object, ...], ModelIndex] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, str], str] = OrderedDict()
+
+    # ---- the choice ------------------------------------------------------------------------------------------
+
+    def choose(self, request: Request, now: float) -> tuple[Member, str] | Wait | Refusal:
+        """A member that is free now and the reason, or when to come back, or why not. Follow up with `chose`."""
+        if request.pin:
+            return self._choose_pinned(request, now)
+        index = self.candidates(request)
+        if request.session and (kept := self._kept(request, index, now)) is not None:
+            return kept, "session"
+        fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
+        model = request.model
+        member = index.take(now, lambda m, t: self.blocked_until(m, model, t), fits)
+        if member is not None:
+            return member, self.strategy
+        return self._unavailable(request, index.members(), now)
+
+    def chose(self, request: Request, member: Member, now: float) -> None:
+        """`member` was granted the request: its rank moves on, and its session stays with it."""
+        self.candidates(request).chose(member, now)
+        if request.session:
+            key = (request.session, request.model)
+            self._sessions[key] = member.id
+            self._sessions.move_to_end(key)
+            if len(self._sessions) > _MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+
+    def candidates(self, request: Request) -> ModelIndex:
+        """Who may serve such requests, as far as configuration alone can say."""
+        paid = self.allow_paid if request.allow_paid is None else request.allow_paid
+        key = (request.model, request.forms, request.method, request.lends, request.data, paid)
+        index = self._indexes.get(key)
+        if index is None:
+            allowed = (m for m in self._roster.members.values() if not self.forbids(m.account, request))
+            index = self._indexes[key] = ModelIndex(allowed, STRATEGIES[self.strategy], self._rng)
+            most = max(16, _MAX_SLOTS // max(1, len(self._roster.members)))
+            while len(self._indexes) > most:
+                self._indexes.popitem(last=False)
+        return index
+
+    def forbids(self, account: Account, request: Request) -> str:
+        """The error word that keeps this account from such requests by configuration alone, or empty."""
+        form = account.backend.form
+        can = self._methods.get(form)
+        if (
+            not account.allows(request.model)
+            or form not in request.forms
+            or (can is not None and request.method not in can)
+            or (request.data is Data.NO_TRAINING and account.data is Data.MAY_TRAIN)
+        ):
+            return "no_account_for_model"
+        if request.lends and not account.lend:
+            return "not_lent"
+        paid = self.allow_paid if request.allow_paid is None else request.allow_paid
+        return "needs_paid" if account.cost is Cost.PAID and not paid else ""
+
+    def fits(self, member: Member, request: Request, now: float) -> bool:
+        """What is asked of an account beyond being free: not tried already, its token lives long enough."""
+        return member.id not in request.exclude and member.token_until > now + request.min_validity_s
+
+    def blocked_until(self, member: Member, model: str, now: float) -> float:
+        """When this account may serve `model` again; `now` or earlier means now, inf: not by time alone."""
+        if not member.may_serve(now):
+            return inf
+        found = self.blocking(member, model, now)
+        return max(0.0 if found is None else found.until, self._roster.paced_until(member, model, now))
+
+    def blocking(self, member: Member, model: str, now: float) -> Cooldown | None:
+        """The cooldown that keeps this account from `model` the longest."""
+        return self._cooldowns.blocking(
+            account=member.id, bucket=member.bucket, backend=member.account.backend, model=model, now=now
+        )
+
+    def session_account(self, session: str, model: str) -> str:
+        """The account this session stays with, empty when none."""
+        return self._sessions.get((session, model), "")
+
+    # ---- what changed ----------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Accounts or settings changed: indexes are built anew when asked for."""
+        self._indexes.clear()
+        gone = [key for key, account_id in self._sessions.items() if account_id not in self._roster.members]
+        for key in gone:
+            del self._sessions[key]
+
+    def touch(self, members: Iterable[Member]) -> None:
+        """Something about these changed: look at them again."""
+        ids = [m.id for m in members]
+        for index in self._indexes.values():
+            for account_id in ids:
+                index.touch(account_id)
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _kept(self, request: Request, index: ModelIndex, now: float) -> Member | None:
+        """The session's account while it can serve and is not poor: a warm cache outweighs a better rank."""
+        account_id = self._sessions.get((request.session, request.model))
+        member = self._roster.members.get(account_id) if account_id else None
+        if member is None or member.id not in index.slots or not self.fits(member, request, now):
+            return None
+        return (
+            member
+            if self.blocked_until(member, request.model, now) <= now and member.health.band(now) < 2
+            else None
+        )
+
+    def _choose_pinned(self, request: Request, now: float) -> tuple[Member, str] | Wait | Refusal:
+        member = self._roster.members.get(request.pin)
+        if member is None:
+            return Refusal("not_found", f"there is no account {request.pin!r}", _ACCOUNT_LIST)
+        word = self.forbids(member.account, request)
+        if word:
+            hint = f"gemini-pool explain {request.model}"
+            return Refusal(word, f"account {member.id} may not serve this request", hint, member.id)
+        if self.fits(member, request, now) and self.blocked_until(member, request.model, now) <= now:
+            return member, "pinned"
+        return self._unavailable(request, (member,), now)
+
+    def _unavailable(self, request: Request, candidates: Iterable[Member], now: float) -> Wait | Refusal:
+        members = list(candidates)
+        if not members:
+            return self._nobody(request)
+        denied = 0
+        best: tuple[float, Member] | None = None
+        for member in members:
+            found = self.blocking(member, request.model, now)
+            denied += found is not None and found.kind is Kind.MODEL_DENIED
+            until = self.returns_at(member, request, now)
+            if until != inf and (best is None or until < best[0]):
+                best = (until, member)
+        if denied == len(members):
+            return Refusal("unknown_model", f"no account has access to {request.model}", "gemini-pool quota")
+        if best is None:
+            return _all_held(members)
+        return Wait(best[0], best[1].id, self._why(best[1], request.model, now))
+
+    def returns_at(self, member: Member, request: Request, now: float) -> float:
+        """When a member that is not free now will be, inf when only a person can change that."""
+        if (
+            member.id in request.exclude
+            or not member.account.enabled
+            or member.paused
+            or member.state in HELD
+        ):
+            return inf
+        if not member.may_serve(now, request.min_validity_s):
+            return max(member.expected_at, now + 1.0)  # its token or set-up is on the way
+        return max(self.blocked_until(member, request.model, now), now)
+
+    def _why(self, member: Member, model: str, now: float) -> str:
+        found = self.blocking(member, model, now)
+        if found is not None:
+            return found.reason or found.kind.value
+        return member.reason or ("pacing" if member.state is AccountState.READY else member.state.value)
+
+    def _nobody(self, request: Request) -> Refusal:
+        members = self._roster.members.values()
+        if not members:
+            return Refusal("no_account_for_model", "the pool has no accounts", "add one to accounts.toml")
+        words = {self.forbids(m.account, request) for m in members}
+        if "needs_paid" in words:
+            text, hint = f"only paid accounts can serve {request.model}", "allow it with allow_paid"
+            return Refusal("needs_paid", text, hint)
+        if "not_lent" in words:
+            text = f"no account that serves {request.model} lends its secret"
+            return Refusal(
+                "not_lent", text, "set lend = true in accounts.toml, or use pool/generate or the gateway"
+            )
+        return Refusal(
+            "no_account_for_model",
+            f"no account may serve {request.model}",
+            f"gemini-pool explain {request.model}",
+        )
+
+
+def _all_held(members: Iterable[Member]) -> Refusal:
+    held = [m for m in members if m.state in HELD and m.account.enabled]
+    if not held:
+        text = "every account for this model is disabled, paused or was tried"
+        return Refusal("overloaded", text, "gemini-pool status")
+    first = held[0]
+    text = f"account {first.id}: {first.reason or first.state.value}"
+    return Refusal(ERROR_WORD[first.state], text, first.hint or "gemini-pool status", first.id)

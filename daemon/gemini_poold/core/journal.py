@@ -1,0 +1,74 @@
+"""What the pool has to say: totals, rows that must survive a restart, events worth telling. Marks now, makes later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .member import Member
+from .model import PoolEvent, Row, TotalRow
+
+TOTALS = (
+    "requests", "answered", "failed", "cancelled", "rotations", "absorbed", "renewals", "renewed_ahead",
+    "waited_for_token",
+)  # fmt: skip
+
+
+class Journal:
+    """Dirty marks are cheap (sets of keys); rows are made when the shell takes them."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, int] = dict.fromkeys(TOTALS, 0)
+        self._totals: set[str] = set()
+        self._members: set[str] = set()
+        self._counters: set[tuple[str, str]] = set()
+        self._rows: list[Row] = []
+        self._events: list[PoolEvent] = []
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a crash must not lose what is marked; mere counters may wait a moment."""
+        return bool(self._rows or self._members)
+
+    def count(self, name: str, by: int = 1) -> None:
+        self.totals[name] = self.totals.get(name, 0) + by
+        self._totals.add(name)
+
+    def mark_member(self, account_id: str) -> None:
+        self._members.add(account_id)
+
+    def mark_counter(self, account_id: str, model: str) -> None:
+        self._counters.add((account_id, model))
+
+    def add_row(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def tell(self, event: PoolEvent) -> None:
+        self._events.append(event)
+
+    def say(
+        self,
+        kind: str,
+        level: str,
+        at: float,
+        text: str,
+        account_id: str = "",
+        model: str = "",
+        **data: object,
+    ) -> None:
+        """Tell an event made of words and data."""
+        self._events.append(PoolEvent(kind, level, at, text, account_id, model, data))
+
+    def take_events(self) -> list[PoolEvent]:
+        events, self._events = self._events, []
+        return events
+
+    def take_rows(self, members: Mapping[str, Member]) -> list[Row]:
+        """Rows of everything marked since the last call."""
+        rows, self._rows = self._rows, []
+        rows.extend(members[i].row() for i in self._members if i in members)
+        rows.extend(members[i].counter(m).row(i, m) for i, m in self._counters if i in members)
+        rows.extend(TotalRow(name, self.totals[name]) for name in self._totals)
+        self._members.clear()
+        self._counters.clear()
+        self._totals.clear()
+        return rows

@@ -1,0 +1,180 @@
+"""The members of the pool: taken from the accounts file, reminded of their past, grouped into buckets.
+
+Also the pace of each bucket whose limits are known. What a member may do now is `chooser.py`'s question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from .health import HELD, Event
+from .journal import Journal
+from .member import Member
+from .model import Account, AccountRow, CounterRow, DailyCap, DiscoveryRow, Limits, Row
+from .pacing import Cap, Pace, tightest
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `configure` did, by account id."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: int
+
+
+@dataclass(slots=True)
+class _Past:
+    """What earlier runs knew about an account that has not been named yet in this one."""
+
+    account: AccountRow | None = None
+    discovery: DiscoveryRow | None = None
+    counters: dict[str, CounterRow] = field(default_factory=dict)
+
+
+class Roster:
+    """All members by id, in the order of the file."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.members: dict[str, Member] = {}
+        self._journal = journal
+        self._past: dict[str, _Past] = {}
+        self._limits: dict[str, Limits] = {}  # by bucket
+        self._paces: dict[tuple[str, str], Pace] = {}  # by bucket and model
+
+    def configure(self, accounts: Sequence[Account], now: float, restarted: frozenset[str]) -> Changes:
+        """Take the accounts as the user wants them; `restarted` ones have a new credential and start anew."""
+        old, added, changed = self.members, [], []
+        members: dict[str, Member] = {}
+        for order, account in enumerate(accounts):
+            member = old.get(account.id)
+            if member is None:
+                member = self._new(account, order, now)
+                added.append(account.id)
+            elif member.account != account or account.id in restarted:
+                self._edit(member, account, now, restart=account.id in restarted)
+                changed.append(account.id)
+            member.order = order
+            members[account.id] = member
+        removed = [i for i in old if i not in members]
+        for account_id in removed:
+            self._forget(old[account_id])
+        self.members = members
+        self._regroup()
+        return Changes(tuple(added), tuple(removed), tuple(changed), len(members) - len(added) - len(changed))
+
+    def remember(self, rows: Iterable[Row]) -> None:
+        """Rows of an earlier run, for members to come."""
+        for row in rows:
+            match row:
+                case AccountRow():
+                    self._past_of(row.account_id).account = row
+                case CounterRow():
+                    self._past_of(row.account_id).counters[row.model] = row
+                case DiscoveryRow():
+                    self._past_of(row.account_id).discovery = row
+
+    def discover(self, member: Member, row: DiscoveryRow) -> None:
+        member.project, member.tier, member.email, member.sub = row.project, row.tier, row.email, row.sub
+        self._journal.add_row(row)
+        self._place(member)
+
+    def of_bucket(self, bucket: str) -> Iterator[Member]:
+        return (m for m in self.members.values() if m.bucket == bucket)
+
+    # ---- limits we know --------------------------------------------------------------------------------------
+
+    def paced_until(self, member: Member, model: str, now: float) -> float:
+        """When the known limits of the member's bucket, and its daily cap, let it send one more request."""
+        until = 0.0
+        if self._paces and (pace := self._paces.get((member.bucket, model))) is not None:
+            until = pace.free_at(now)
+        return until if member.cap is None else max(until, member.cap.free_at(now))
+
+    def spend(self, member: Member, model: str, now: float) -> None:
+        """Count a request that is about to be sent."""
+        limits = self._limits.get(member.bucket)
+        if limits is not None:
+            key = (member.bucket, model)
+            pace = self._paces.get(key)
+            if pace is None:
+                pace = self._paces[key] = Pace(limits)
+            pace.spend(now)
+        if member.cap is not None:
+            member.cap.spend(now, requests=1)
+
+    def spend_tokens(
+        self, member: Member, model: str, now: float, *, input_tokens: int, total_tokens: int
+    ) -> None:
+        """Count the tokens of an answer."""
+        if (pace := self._paces.get((member.bucket, model))) is not None:
+            pace.add_tokens(input_tokens, now)
+        if member.cap is not None:
+            member.cap.spend(now, tokens=total_tokens)
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _new(self, account: Account, order: int, now: float) -> Member:
+        member = Member(account, order, since_at=now)
+        past = self._past.pop(account.id, None)
+        if past is not None:
+            _recall(member, past)
+        member.cap = _cap(account)
+        return member
+
+    def _edit(self, member: Member, account: Account, now: float, *, restart: bool) -> None:
+        if account.daily_cap != member.account.daily_cap:
+            member.cap = _cap(account)
+        member.account = account
+        if restart:
+            member.token_until = 0.0
+        if (restart or member.state in HELD) and member.move(Event.CHANGED, now):
+            self._journal.mark_member(member.id)
+
+    def _forget(self, member: Member) -> None:
+        self._journal.add_row(replace(member.row(), gone=True))
+        for model, counter in member.counters.items():
+            self._journal.add_row(replace(counter.row(member.id, model), gone=True))
+        self._journal.add_row(DiscoveryRow(member.id, "", "", "", "", 0.0, gone=True))
+
+    def _regroup(self) -> None:
+        self._limits.clear()
+        for member in self.members.values():
+            self._place(member)
+        self._paces = {
+            key: pace for key, pace in self._paces.items() if self._limits.get(key[0]) == pace.limits
+        }
+
+    def _place(self, member: Member) -> None:
+        member.bucket = member.bucket_key()
+        limits = member.account.limits
+        if limits != Limits():
+            known = self._limits.get(member.bucket)
+            self._limits[member.bucket] = limits if known is None else tightest(known, limits)
+
+    def _past_of(self, account_id: str) -> _Past:
+        return self._past.setdefault(account_id, _Past())
+
+
+def _cap(account: Account) -> Cap | None:
+    return None if account.daily_cap == DailyCap() else Cap(account.daily_cap)
+
+
+def _recall(member: Member, past: _Past) -> None:
+    row = past.account
+    if row is not None:
+        h = member.health
+        h.success, h.latency_s, h.failures = row.success, row.latency_s, row.failures
+        member.last_used_at, member.paused = row.last_used_at or 0.0, row.paused
+        if row.state in HELD:  # what a person must mend outlives a restart; the rest is found out anew
+            member.state, member.since_at = row.state, row.since_at
+            member.reason, member.hint, member.url = row.reason, row.hint, row.url
+    for model, c in past.counters.items():
+        counter = member.counter(model)
+        counter.served, counter.failed, counter.rotated = c.served, c.failed, c.rotated
+        counter.input_tokens, counter.output_tokens = c.input_tokens, c.output_tokens
+    if past.discovery is not None:
+        d = past.discovery
+        member.project, member.tier, member.email, member.sub = d.project, d.tier, d.email, d.sub
