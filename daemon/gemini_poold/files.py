@@ -33,6 +33,23 @@ def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
         return _read(file.read(limit + 1), path, limit)
 
 
+def check_private(path: Path) -> None:
+    """Raise what `read_private` would raise, without reading."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused_open(path, error) from None
+    try:
+        _check(os.fstat(fd), path, forbidden=0o077, mend="chmod 600")
+    finally:
+        os.close(fd)
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file of mode 0600, whatever the umask; raises FileExistsError when there is one already."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+
+
 def read_trusted(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """The content of a configuration file: it may be a link (stow, Nix) and readable by others, but the file behind
     it belongs to us or root, and nobody else may write to it. Raises `FileRefused` like `read_private`."""
@@ -79,19 +96,22 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, generations: int
     """
     path = Path(path)
     with locked(path):
-        if path.is_symlink():
-            raise FileRefused(
-                f"{path} is a symbolic link", path=str(path), hint=f"make it a file: rm {_q(path)}"
-            )
-        _sweep(path)
-        temporary = _write_temporary(path, data, mode)
-        try:
-            _keep_generations(path, generations)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_dir(path.parent)
+        atomic_write_locked(path, data, mode=mode, generations=generations)
+
+
+def atomic_write_locked(path: Path, data: bytes, *, mode: int = 0o600, generations: int = 0) -> None:
+    """`atomic_write` for a caller that holds `locked(path)`, because it read before it writes."""
+    if path.is_symlink():
+        raise FileRefused(f"{path} is a symbolic link", path=str(path), hint=f"make it a file: rm {_q(path)}")
+    _sweep(path)
+    temporary = _write_temporary(path, data, mode)
+    try:
+        _keep_generations(path, generations)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_dir(path.parent)
 
 
 @contextlib.contextmanager
@@ -105,6 +125,15 @@ def locked(path: Path, *, timeout_s: float = 10.0) -> Iterator[None]:
         yield
     finally:
         os.close(fd)  # ends the lock; the file stays, because removing it would let two holders in
+
+
+def sync_file(path: Path) -> None:
+    """Make the file's content durable, for those who wrote it by other means."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_dir(path: Path) -> None:

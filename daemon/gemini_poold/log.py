@@ -1,0 +1,162 @@
+"""Where log records go: to the journal with fields, or as lines to stderr; secrets masked on the way.
+
+Nothing of ours writes a secret into a record in the first place (`credentials.base.Secret` prints as asterisks). The
+masking here is the second line of defence, against what libraries and Google's own texts may bring along.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from typing import IO
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+IDENTIFIER = "gemini-pool"
+LEVELS: Mapping[str, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+# Attributes that a caller may pass in `extra=`, and that become fields of the journal (GEMINI_POOL_ACCOUNT …).
+FIELDS = ("account", "model", "event", "client", "request", "lease", "attempt", "code")
+MAX_MESSAGE = 8192
+# Libraries that narrate at INFO what is of no use to our users.
+QUIET = ("watchfiles", "aiohttp.access", "asyncio", "google", "urllib3")
+
+_MASK = "***"
+_SECRETS = re.compile(
+    r"""(?P<keep>\b(?:Bearer|Basic)\s+|(?<![\w-])(?:key|access_token|refresh_token|id_token|client_secret|assertion|code)
+            (?:=|%3D|["']?\s*:\s*["']))[^\s&"',;)\]}]+
+      | ya29\.[\w.~+/-]+=*
+      | \bAIza[\w-]{10,}
+      | \bAQ\.[\w-]{10,}
+      | \b1//[\w-]{10,}
+      | \bGOCSPX-[\w-]+
+      | \beyJ[\w-]{10,}\.[\w-]+\.[\w-]*
+      | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)""",
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """The text with everything that looks like a credential replaced by asterisks."""
+    return _SECRETS.sub(lambda match: (match["keep"] or "") + _MASK, text)
+
+
+def setup(
+    level: str = "info", *, stream: IO[str] | None = None, environ: Mapping[str, str] | None = None
+) -> None:
+    """Send the records of this process where they belong; a second call replaces the first.
+
+    The journal, when stderr is the journal's stream (systemd sets JOURNAL_STREAM), else lines to `stream` (stderr).
+    """
+    stream = sys.stderr if stream is None else stream
+    handler: logging.Handler
+    if _is_journal(stream, os.environ if environ is None else environ) and os.path.exists(JOURNAL_SOCKET):  # noqa: PTH110
+        handler = JournalHandler(JOURNAL_SOCKET)
+    else:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(LineFormatter())
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if getattr(old, "of_gemini_pool", False)]:
+        root.removeHandler(old)
+        old.close()
+    handler.of_gemini_pool = True  # type: ignore[attr-defined]
+    root.addHandler(handler)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the level at run time; `level` is a word of LEVELS."""
+    number = LEVELS[level]
+    logging.getLogger().setLevel(number)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+class LineFormatter(logging.Formatter):
+    """One line a record, ASCII: "warning account=work model=… message". The time is whoever reads stderr's business."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {name}={value}" for name, value in _fields(record))
+        text = _message(record).replace("\n", "\\n")
+        return f"{record.levelname.lower()}{fields} {text}".encode("ascii", "backslashreplace").decode()
+
+
+class JournalHandler(logging.Handler):
+    """journald's native protocol: one datagram a record, a field a line, values with line ends in the length form."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)  # a journal that does not read loses our lines, never our time
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._socket.sendto(journal_datagram(record), self._address)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """The journal is away or full; stderr leads to the same place, so there is nobody to tell."""
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def journal_datagram(record: logging.LogRecord) -> bytes:
+    """The record as journald wants it."""
+    pairs = [
+        ("MESSAGE", _message(record)),
+        ("PRIORITY", str(_priority(record.levelno))),
+        ("SYSLOG_IDENTIFIER", IDENTIFIER),
+        ("LOGGER", record.name),
+        *((f"GEMINI_POOL_{name.upper()}", value) for name, value in _fields(record)),
+    ]
+    return b"".join(_journal_field(name, value) for name, value in pairs)
+
+
+def _journal_field(name: str, value: str) -> bytes:
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" in data:
+        return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+    return name.encode() + b"=" + data + b"\n"
+
+
+def _priority(level: int) -> int:
+    """syslog's numbers: 3 error, 4 warning, 6 info, 7 debug."""
+    if level >= logging.ERROR:
+        return 2 if level >= logging.CRITICAL else 3
+    return 4 if level >= logging.WARNING else 6 if level >= logging.INFO else 7
+
+
+def _fields(record: logging.LogRecord) -> list[tuple[str, str]]:
+    values = ((name, getattr(record, name, None)) for name in FIELDS)
+    return [(name, masked(str(value))) for name, value in values if value not in (None, "")]
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    if record.exc_info and record.exc_info[0] is not None:
+        # Frames and kinds of errors, never their values' reprs; the text of the error itself is masked below.
+        text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+    text = masked(text)
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "..."
+
+
+def _is_journal(stream: IO[str], environ: Mapping[str, str]) -> bool:
+    """Whether `stream` is the very socket that systemd connected to the journal (device and inode agree)."""
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        info = os.fstat(stream.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return (device, inode) == (str(info.st_dev), str(info.st_ino))
