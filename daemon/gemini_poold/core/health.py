@@ -102,7 +102,7 @@ class Health:
     def band(self, now: float) -> int:
         """0 well, 1 shaky, 2 poor: coarse, so that a choice does not flap with every answer."""
         score = self.score(now)
-        return 0 if score >= 0.7 else 1 if score >= 0.45 else 2
+        return 0 if score >= 0.65 else 1 if score >= 0.45 else 2
 
 
 def mermaid() -> str:

@@ -1,0 +1,77 @@
+"""Limits that we know are kept by our own count."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gemini_poold.core.model import DailyCap, Limits
+from gemini_poold.core.pacific import next_midnight
+from gemini_poold.core.pacing import Cap, Pace, tightest
+from tests.core.pools import NOW
+
+
+def test_requests_a_minute() -> None:
+    """The request after the last allowed one is due when the oldest leaves the minute."""
+    p = Pace(Limits(rpm=2))
+    assert p.free_at(NOW) <= NOW
+    p.spend(NOW)
+    p.spend(NOW + 10)
+    assert NOW + 60 == p.free_at(NOW + 20)
+    p.spend(NOW + 60)
+    assert NOW + 70 == p.free_at(NOW + 60)
+
+
+@given(st.integers(1, 7), st.lists(st.floats(0, 40), max_size=60))
+def test_no_minute_ever_holds_more(rpm: int, gaps: list[float]) -> None:
+    """Whatever the arrivals: sending when `free_at` allows never puts more than rpm into any 60 s."""
+    pace, now, sent = Pace(Limits(rpm=rpm)), NOW, []
+    for gap in gaps:
+        now += gap
+        if pace.free_at(now) <= now:
+            pace.spend(now)
+            sent.append(now)
+    for i, start in enumerate(sent):
+        assert sum(start <= t < start + 60 for t in sent[i:]) <= rpm
+
+
+def test_requests_a_day_end_at_pacific_midnight() -> None:
+    """A used-up day is free again at Pacific midnight."""
+    p = Pace(Limits(rpd=1))
+    p.spend(NOW)
+    assert next_midnight(NOW) == p.free_at(NOW + 1)
+    assert p.free_at(next_midnight(NOW)) <= next_midnight(NOW)
+
+
+def test_tokens_a_minute() -> None:
+    """Tokens of the last minute are counted, older ones are not."""
+    p = Pace(Limits(tpm=100))
+    p.add_tokens(60, NOW)
+    assert p.free_at(NOW) <= NOW
+    p.add_tokens(60, NOW + 10)
+    assert NOW + 60 == p.free_at(NOW + 10)
+    assert p.free_at(NOW + 61) <= NOW + 61
+
+
+@pytest.mark.parametrize("limits", [Limits(rpm=0), Limits(rpd=0)])
+def test_zero_means_never(limits: Limits) -> None:
+    """A limit of zero is no access, not a division by zero."""
+    assert Pace(limits).free_at(NOW) == inf
+
+
+def test_daily_caps_of_the_user() -> None:
+    """Our own caps count requests and tokens over the Pacific day."""
+    c = Cap(DailyCap(requests=2, tokens=100))
+    c.spend(NOW, requests=1, tokens=99)
+    assert c.free_at(NOW) <= NOW
+    c.spend(NOW, requests=1)
+    assert next_midnight(NOW) == c.free_at(NOW)
+    assert c.free_at(next_midnight(NOW)) <= next_midnight(NOW)
+
+
+def test_tightest_of_two() -> None:
+    """Of two accounts of one bucket the smaller limit counts, an unset one does not."""
+    assert Limits(5, 10, 7) == tightest(Limits(5, None, 7), Limits(8, 10, None))
