@@ -1,0 +1,155 @@
+"""Service-account impersonation: another credential's token buys one of the target's (`generateAccessToken`).
+
+Our own POST over any other credential of ours, so that a rotated refresh token of the source is kept as anywhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ..transport import Fetched
+from .base import Bearer, Caller, Context, Credential, CredentialError, Failure, Secret, Token, identity
+from .credential_file import read_json
+from .secret_ref import InlineSource, Source, unreadable
+from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s
+
+FILE_TYPE = "impersonated_service_account"
+LIFETIME = "3600s"
+SOURCE_MARGIN_S = 60.0  # the source's token must outlive the call
+
+MakeSource = Callable[[Source | None], Credential]  # None: application default credentials
+_URL = re.compile(r"/serviceAccounts/(?P<target>[^/:]+):generateAccessToken$")
+
+
+class Impersonated(Bearer):
+    """`target` is the service account to become; empty takes it from an `impersonated_service_account` file."""
+
+    def __init__(
+        self,
+        source: Source | None,
+        make_source: MakeSource,
+        ctx: Context,
+        *,
+        account: str,
+        target: str,
+        scopes: tuple[str, ...],
+        proxy: str = "",
+        kind: str = "impersonated",
+    ) -> None:
+        self.kind = kind
+        place = source.place if source else "adc"
+        self.identity = identity(kind, f"{target} {place}", scopes, proxy)
+        self._source = source
+        self._make_source = make_source
+        self._ctx = ctx
+        self._target = target
+        self._scopes = scopes
+        self._account = account
+        self._caller = Caller(account, ctx.transport, proxy)
+        self._inner: Credential | None = None
+        self._inner_of = b""
+        self._inner_target = ""
+        self._delegates: list[str] = []
+        self._inner_token: Token | None = None
+
+    @property
+    def client(self) -> str:  # type: ignore[override]
+        return self._inner.client if self._inner else ""
+
+    @property
+    def warning(self) -> str:  # type: ignore[override]
+        return self._inner.warning if self._inner else ""
+
+    async def renew(self, now: float) -> Token:
+        inner = await self._load()
+        token = await self._source_token(inner, now)
+        issued_at = self._ctx.clock.now()
+        reply = await self._ask(inner, token)
+        if reply.status == 401:  # the source's token died early: once more with a new one
+            self._inner_token = None
+            token = await self._source_token(inner, now)
+            reply = await self._ask(inner, token)
+        return self._read(reply, issued_at)
+
+    def fingerprint_nowait(self) -> str:
+        return self._source.fingerprint_nowait() if self._source else ""
+
+    async def _load(self) -> Credential:
+        """The source credential, made anew when its file changed."""
+        data = b"" if self._source is None else await self._source.read()
+        if self._inner is not None and data == self._inner_of:
+            return self._inner
+        source, target = self._source, self._target
+        delegates: list[str] = []
+        if source is not None:
+            info = read_json(data, source, self._account)
+            if info.get("type") == FILE_TYPE:
+                source, found, delegates = self._unfold(info, source)
+                target = target or found
+        if not target:
+            raise unreadable(
+                self._account, "no service account to become", 'set credential.target = "NAME@…"'
+            )
+        self._inner, self._inner_of, self._inner_token = self._make_source(source), data, None
+        self._inner_target, self._delegates = target, delegates
+        return self._inner
+
+    def _unfold(self, info: dict[str, Any], source: Source) -> tuple[Source, str, list[str]]:
+        inner = info.get("source_credentials")
+        match = _URL.search(str(info.get("service_account_impersonation_url", "")))
+        if not isinstance(inner, dict) or not match:
+            raise unreadable(self._account, f"{source.described} is not whole", "make it again with gcloud")
+        delegates = [str(item) for item in info.get("delegates") or []]
+        described = f"source_credentials in {source.described}"
+        return InlineSource(msgspec.json.encode(inner), described, self._account), match["target"], delegates
+
+    async def _source_token(self, inner: Credential, now: float) -> Token:
+        token = self._inner_token or inner.warm_nowait()
+        if token is None or token.expires_at - SOURCE_MARGIN_S <= self._ctx.clock.now():
+            token = await inner.renew(now)
+        self._inner_token = token
+        return token
+
+    async def _ask(self, inner: Credential, token: Token) -> Fetched:
+        base = self._ctx.endpoints.iam_credentials
+        url = f"{base}/v1/projects/-/serviceAccounts/{self._inner_target}:generateAccessToken"
+        body = {"delegates": self._delegates, "scope": list(self._scopes), "lifetime": LIFETIME}
+        headers = {"Content-Type": "application/json", **inner.headers(token)}
+        return await self._caller.fetch("POST", url, headers=headers, body=msgspec.json.encode(body))
+
+    def _read(self, reply: Fetched, issued_at: float) -> Token:
+        if reply.status != 200:
+            raise self._refused(reply, issued_at)
+        try:
+            answer = msgspec.json.decode(reply.body)
+            expires_at = _instant(answer["expireTime"])
+            return Token(Secret(str(answer["accessToken"])), issued_at, expires_at)
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            raise self._error(Failure.TRANSIENT, "the answer of generateAccessToken holds no token") from None
+
+    def _refused(self, reply: Fetched, now: float) -> CredentialError:
+        said = parse(reply.body)
+        words = (
+            f"generateAccessToken for {self._inner_target} answered {reply.status} ({said.word}: {said.text})"
+        )
+        if reply.status in TRANSIENT_STATUSES:
+            return self._error(Failure.TRANSIENT, words, retry_after_s=retry_after_s(reply.headers, now))
+        if reply.status in {400, 403, 404}:
+            hint = f"grant roles/iam.serviceAccountTokenCreator on {self._inner_target} to the source account"
+            return self._error(Failure.CONFIG, words, hint=hint)
+        return self._error(Failure.TRANSIENT, words)
+
+    def _error(self, failure: Failure, words: str, **more: Any) -> CredentialError:
+        return CredentialError(failure, f"account {self._account}: {words}", account=self._account, **more)
+
+
+def _instant(text: str) -> float:
+    """RFC 3339 as Google writes it: `Z`, and up to nine digits of a second's fraction."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    moment = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return moment + (float(f"0.{fraction}") if fraction else 0.0)

@@ -1,0 +1,1 @@
+"""Acts on the core's decisions: time, tokens, set-up, sending, polling."""
