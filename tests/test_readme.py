@@ -104,7 +104,7 @@ def test_the_accounts_example_is_a_valid_accounts_file() -> None:
     from gemini_poold.accounts import schema
 
     (text,) = blocks("toml")
-    entries = schema.parse(text, Path("accounts.toml"))
+    entries = schema.parse(text, "accounts.toml")
     assert [entry.id for entry in entries] == [entry["id"] for entry in tomllib.loads(text)["account"]]
 
 
