@@ -106,15 +106,26 @@ class Health:
 
 
 def mermaid() -> str:
-    """The transition table as a Mermaid state diagram (DESIGN.md holds its output; a test compares)."""
+    """The transition table as a Mermaid state diagram (DESIGN.md holds its output; a test compares).
+
+    Held states whose ways out are the same are drawn as one box.
+    """
+    boxes: dict[tuple[tuple[Event, S], ...], list[S]] = {}
+    for state in sorted(HELD):
+        ways = tuple(
+            (e, next_state(state, e))
+            for e in Event
+            if e is not Event.REFUSED and next_state(state, e) is not state
+        )
+        boxes.setdefault(ways, []).append(state)
     lines = ["stateDiagram-v2", "    [*] --> starting"]
-    for state in STATES:
+    for state in (S.STARTING, S.READY, S.OFFLINE):
         for event in Event:
-            targets = sorted(HELD) if event is Event.REFUSED else [None]
-            after = {next_state(state, event, target) for target in targets} - {state}
-            if event is Event.REFUSED and len(after) > 1:
-                lines.append(f"    {state} --> held : {event}")
-            else:
-                lines.extend(f"    {state} --> {new} : {event}" for new in sorted(after))
-    lines.append(f"    note right of held : any of {', '.join(sorted(HELD))}")
+            after = next_state(state, event)
+            if event is not Event.REFUSED and after is not state:
+                lines.append(f"    {state} --> {after} : {event}")
+        lines.extend(f"    {state} --> held{n} : {Event.REFUSED}" for n in range(len(boxes)))
+    for n, (ways, states) in enumerate(boxes.items()):
+        lines.append(f"    held{n} : {', '.join(states)}")
+        lines.extend(f"    held{n} --> {after} : {event}" for event, after in ways)
     return "\n".join(lines)
