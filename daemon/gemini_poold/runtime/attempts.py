@@ -1,0 +1,211 @@
+"""One request over all of its attempts: what was asked, the lease held now, what refused it last.
+
+`Attempts` takes a lease, ends it, and never loses it: whoever holds an `Attempts` calls `abandon` when anything but a
+settled answer happens. What is sent with the lease is `dispatch.py`'s business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ..backends import Backend, google_errors
+from ..clock import Clock
+from ..core import model as core
+from ..core.model import Kind, Outcome, Request, Scope, Settled, Usage
+from ..core.state import UnknownLease
+from ..errors import PoolError
+from .broker import Broker
+
+log = logging.getLogger("gemini_pool.dispatch")
+
+JSON = "application/json; charset=UTF-8"
+_NO_HEADERS: Mapping[str, str] = {}
+_CANCELLED = Outcome(Kind.CANCELLED, reason="the client went away")
+# Refusals of the broker after which the first reason is the better one: only this kind of account was left out.
+_NOBODY_ELSE = frozenset({"no_account_for_model", "needs_paid", "not_found", "not_lent"})
+
+
+@dataclass(slots=True)
+class Call:
+    """What a surface wants done. `body` is JSON in the dialect of `surface` ("gl", "ca" or "vx").
+
+    `wait_until`: Unix, the deadline for being given an account (generating is not counted). `owner`: whose leases
+    these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
+    """
+
+    surface: str
+    method: str
+    model: str
+    body: bytes
+    request: Request
+    wait_until: float
+    owner: str = ""
+    version: str = "v1beta"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer in the surface's dialect; Google's own 4xx for the client's fault included."""
+
+    status: int
+    body: bytes
+    account: str
+    attempts: int
+    wait_s: float
+    usage: Usage | None = None
+    finish_reason: str = ""
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ClientFault(PoolError):
+    """Google says that the request itself is wrong. `answer` is what Google said, for the client to read."""
+
+    def __init__(self, message: str, answer: Answer) -> None:
+        super().__init__("bad_request", message, account=answer.account)
+        self.answer = answer
+
+
+class Attempts:
+    """The life of one call. `lease` is None whenever none is held."""
+
+    __slots__ = (
+        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "emptied", "first_byte_s", "lease",
+        "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, broker: Broker, clock: Clock) -> None:
+        self.call = call
+        self.request = call.request
+        self._broker = broker
+        self._clock = clock
+        self.lease: core.Lease | None = None
+        self.account: core.Account
+        self.backend: Backend
+        self.count = 0
+        self.wait_s = 0.0
+        self.sent_at = 0.0  # monotonic
+        self.first_byte_s: float | None = None
+        self.renewed = False  # this lease's token was renewed after a 401
+        self.cleaned = False  # the history was cleaned after Google called a signature corrupted
+        self.emptied = False  # a stream without events was repeated
+        self.refused: tuple[int, str] | None = None  # Google's last refusal: status and body
+        self.uncarried: PoolError | None = None  # why some backend cannot take the body
+
+    async def acquire(self, backends: Mapping[core.Backend, Backend]) -> None:
+        """Take a lease, waiting for it within the call's deadline. Raises PoolError."""
+        began = self._clock.monotonic()
+        try:
+            grant = await self._broker.acquire(
+                self.request, owner=self.call.owner, wait_until=self.call.wait_until
+            )
+        except PoolError as error:
+            raise self._better(error) from None
+        finally:
+            self.wait_s += self._clock.monotonic() - began
+        self.lease = grant.lease
+        self.account = grant.account
+        self.backend = backends[grant.account.backend]
+        self.renewed = False
+        self.first_byte_s = None
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def sending(self) -> None:
+        self.count += 1
+        self.sent_at = self._clock.monotonic()
+
+    def first_byte(self) -> None:
+        self.first_byte_s = self._clock.monotonic() - self.sent_at
+
+    def _better(self, error: PoolError) -> PoolError:
+        if self.uncarried is not None and error.code in _NOBODY_ELSE:
+            return self.uncarried
+        if self.refused is not None and error.details is None:
+            error.details = {"status": self.refused[0], "body": self.refused[1]}
+        return error
+
+    def settle(self, outcome: Outcome, *, usage: Usage | None = None) -> Settled:
+        """End the lease with what came of it."""
+        lease, self.lease = self.lease, None
+        assert lease is not None
+        try:
+            return self._broker.settle(lease.id, outcome, usage=usage, first_byte_s=self.first_byte_s)
+        except UnknownLease:  # it ran out meanwhile: its outcome counts as unknown, the request goes on
+            log.debug("lease %s ran out before its request ended", lease.id)
+            again = replace(self.request, attempt=self.request.attempt + 1)
+            return Settled(outcome.rotate, outcome.reason, again, account_id=lease.account_id)
+
+    def fail(
+        self,
+        outcome: Outcome,
+        *,
+        status: int = 0,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        body: bytes = b"",
+    ) -> None:
+        """End the lease with a refusal. Returns when another attempt is worth it, else raises PoolError."""
+        status = outcome.status or status
+        told = google_errors.plain(status, headers, body) if body or outcome.kind is Kind.CLIENT else b""
+        self.refused = (status, told.decode("utf-8", "replace")) if body else None
+        settled = self.settle(outcome)
+        if outcome.kind is Kind.CLIENT:
+            raise ClientFault(outcome.reason, self.answer(status, told))
+        if not settled.retry or settled.request is None:
+            raise self.gave_up(outcome.reason)
+        self.request = settled.request
+
+    def gave_up(self, reason: str) -> PoolError:
+        """The error for a client when no further attempt is made."""
+        details = None if self.refused is None else {"status": self.refused[0], "body": self.refused[1]}
+        return PoolError(
+            "upstream_error", f"{self.account.id}: {reason} (attempt {self.count})", account=self.account.id,
+            hint="gemini-pool status", details=details,
+        )  # fmt: skip
+
+    def cannot_carry(self, error: PoolError) -> None:
+        """This backend cannot take the body: try the others, raise `error` when there are none."""
+        forms = self.request.forms - {self.backend.form}
+        self.uncarried = error
+        if not forms or self.request.pin or error.code != "bad_request":
+            self.settle(Outcome(Kind.CLIENT, reason=error.message))
+            raise error
+        lease, self.lease = self.lease, None
+        assert lease is not None
+        self._broker.release(lease.id)
+        self.request = replace(self.request, forms=forms, attempt=self.request.attempt + 1)
+
+    def abandon(self) -> None:
+        """Whatever happens, no lease is lost: the client went away, or we failed."""
+        if self.lease is not None:
+            self.settle(_CANCELLED)
+
+    def answer(
+        self, status: int, body: bytes, *, usage: Usage | None = None, finish_reason: str = ""
+    ) -> Answer:
+        return Answer(status, body, self.account.id, self.count, self.wait_s, usage, finish_reason)
+
+    def lease_renewal_at(self) -> float:
+        """When a stream must begin to renew its lease."""
+        now = self._clock.now()
+        return now + 60.0 if self.lease is None else max(now + 5.0, self.lease.expires_at - 60.0)
+
+    def keep_lease(self, renew_at: float) -> float:
+        """Called now and then while a stream runs: renews the lease from `renew_at` on; returns the next instant."""
+        now = self._clock.now()
+        if now < renew_at or self.lease is None:
+            return renew_at
+        try:
+            ends_at = self._broker.renew(self.lease.id).expires_at
+        except PoolError:
+            ends_at = now
+        return max(now + 5.0, ends_at - 60.0)
+
+
+def broken(reason: str, *, scope: Scope = Scope.ACCOUNT_MODEL) -> Outcome:
+    """The outcome of an answer that is none: no JSON, no events."""
+    return Outcome(Kind.TRANSIENT, scope, rotate=True, reason=reason)

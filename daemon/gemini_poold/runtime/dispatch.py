@@ -1,0 +1,240 @@
+"""Sends requests: takes a lease, lets the backend write, sends, reads the answer, fails over before the first byte.
+
+One waiting deadline and one count of attempts per request (`attempts.py`); what is sent on as it comes is
+`relay.py`'s. A lease never gets lost: every way out of here settles it, cancelling included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ..backends import Backend, refusals, translate
+from ..backends.base import OK
+from ..clock import Clock
+from ..config import Gateway
+from ..core import model as core
+from ..core.model import Kind, Outcome, Scope
+from ..errors import PoolError, UpstreamFailure
+from ..transport import Response, Transport
+from .attempts import Answer, Attempts, Call, ClientFault, broken
+from .broker import Broker
+from .relay import Stream
+
+__all__ = ["Answer", "Call", "ClientFault", "Dispatcher", "Stream", "Tokens"]
+
+MAX_ANSWER = 256 << 20
+MAX_ERROR = 1 << 20
+
+_EMPTY_TWICE = Outcome(Kind.TRANSIENT, Scope.ACCOUNT_MODEL, reason="Google sent an empty stream, twice")
+
+
+class Tokens(Protocol):
+    """What the dispatcher needs of `runtime.tokens.TokenKeeper`."""
+
+    def headers_nowait(self, account_id: str) -> Mapping[str, str] | None:
+        """The credential's headers, ready to send; None when there is no valid token."""
+
+    async def renew(self, account_id: str, reason: str) -> object:
+        """A new token, one renewal for all who ask at once. Raises PoolError."""
+
+
+class Dispatcher:
+    """`unary` for whole answers, `stream` for answers in pieces. `limits`: the gateway's time-outs."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        tokens: Tokens,
+        backends: Mapping[core.Backend, Backend],
+        transport: Transport,
+        *,
+        clock: Clock,
+        limits: Gateway,
+    ) -> None:
+        self._broker = broker
+        self._tokens = tokens
+        self._backends = backends
+        self._transport = transport
+        self._clock = clock
+        self.limits = limits  # replaced at a reload
+
+    async def unary(self, call: Call) -> Answer:
+        """The whole answer. Raises PoolError when nobody could serve it."""
+        run = Attempts(call, self._broker, self._clock)
+        try:
+            while True:
+                response = await self._open(run)
+                try:
+                    answer = await self._whole(run, response)
+                except BaseException:
+                    response.close()
+                    raise
+                if answer is not None:
+                    return answer
+        except ClientFault as fault:
+            return fault.answer
+        finally:
+            run.abandon()
+
+    async def stream(self, call: Call) -> Stream:
+        """A stream whose first event is here. Raises PoolError; ClientFault for Google's own 4xx."""
+        run = Attempts(call, self._broker, self._clock)
+        try:
+            while True:
+                response = await self._open(run)
+                stream = Stream(run, response)
+                try:
+                    state = await stream.prime()
+                except BaseException:
+                    response.close()
+                    raise
+                if state == "ready":
+                    return stream
+                if state == "empty":
+                    response.close()
+                    self._repeat_empty(run)
+        except BaseException:
+            run.abandon()
+            raise
+
+    # ---- one attempt -----------------------------------------------------------------------------------------
+
+    async def _open(self, run: Attempts) -> Response:
+        """A 2xx answer, its lease held. Raises PoolError when no account gives one."""
+        while True:
+            if run.lease is None:
+                await run.acquire(self._backends)
+            project = self._broker.pool.project_of(run.account.id)
+            try:
+                url, body = self._written(run, project)
+            except PoolError as error:
+                run.cannot_carry(error)
+                continue
+            response = await self._send(run, url, body, project)
+            if response is not None:
+                return response
+
+    @staticmethod
+    def _written(run: Attempts, project: str) -> tuple[str, bytes]:
+        """URL and body as the lease's backend takes them. Raises PoolError when it cannot take them."""
+        call, backend = run.call, run.backend
+        url = backend.url(run.account, call.model, call.method, project=project, version=call.version)
+        body = backend.request(
+            call.surface, call.method, call.model, call.body, project=project, session=run.request.session
+        )
+        if run.cleaned:
+            body = translate.cleaned_body(backend.form, body) or body
+        return url, body
+
+    async def _send(self, run: Attempts, url: str, body: bytes, project: str) -> Response | None:
+        """Send with the lease that is held. None: refused, and another attempt is worth it."""
+        headers = await self._headers(run, project)
+        if headers is None:
+            return None
+        limits = self.limits
+        run.sending()
+        try:
+            response = await self._transport.open(
+                "POST",
+                url,
+                headers=headers,
+                body=body,
+                connect_timeout_s=limits.connect_timeout_s,
+                first_byte_timeout_s=limits.first_byte_timeout_s,
+                silence_timeout_s=limits.silence_timeout_s,
+                proxy=run.account.proxy,
+            )
+            if 200 <= response.status < 300:
+                run.first_byte()
+                return response
+            await self._refused(run, response, headers)
+        except UpstreamFailure as failure:
+            run.fail(run.backend.classify_failure(failure))
+        return None
+
+    async def _headers(self, run: Attempts, project: str) -> dict[str, str] | None:
+        """What to send besides the body. None: the account's token is gone, and cannot be had now."""
+        token = self._tokens.headers_nowait(run.account.id)
+        if token is None:  # it ended between the grant and now
+            token = await self._renewed(run, "missing")
+            if token is None:
+                return None
+        headers = run.backend.headers(run.account, project=project)
+        if run.call.headers:
+            headers = {**run.call.headers, **headers}
+        headers.update(token)
+        return headers
+
+    async def _refused(self, run: Attempts, response: Response, sent: Mapping[str, str]) -> None:
+        """Read a refusal and act on it. Returns when another attempt is worth it (the lease may still be held)."""
+        try:
+            body = await response.read(MAX_ERROR)
+        except BaseException:
+            response.close()
+            raise
+        status, headers = response.status, response.headers
+        outcome = run.backend.classify(
+            status, headers, body, model=run.call.model, now=self._clock.now(), account=run.account
+        )
+        if outcome.kind is Kind.UNAUTHENTICATED and not run.renewed:
+            run.renewed = True
+            now = self._tokens.headers_nowait(run.account.id)
+            if (now is not None and not now.items() <= sent.items()) or await self._renewed(run, "refused"):
+                return  # the same account once more
+            if run.lease is None:
+                return
+        if outcome.source == refusals.SIGNATURE_SOURCE and not run.cleaned:
+            run.cleaned = True
+            return
+        run.fail(outcome, status=status, headers=headers, body=body)
+
+    async def _renewed(self, run: Attempts, reason: str) -> Mapping[str, str] | None:
+        """Headers with a new token. None: there is none to be had; the lease is settled."""
+        try:
+            await self._tokens.renew(run.account.id, reason)
+        except PoolError as error:
+            run.fail(_unauthenticated(error.message))
+            return None
+        headers = self._tokens.headers_nowait(run.account.id)
+        if headers is None:
+            run.fail(_unauthenticated("no valid token"))
+        return headers
+
+    async def _whole(self, run: Attempts, response: Response) -> Answer | None:
+        """The answer of a 2xx response. None: it was none, and another attempt is worth it."""
+        call, backend = run.call, run.backend
+        try:
+            body = await response.read(MAX_ANSWER)
+            reading = backend.read(body)
+        except UpstreamFailure as failure:
+            run.fail(backend.classify_failure(failure))
+            return None
+        except ValueError:
+            run.fail(broken("the answer is no JSON"), body=body[:2_000])
+            return None
+        if reading.error:
+            now = self._clock.now()
+            outcome = backend.classify_event(body, model=call.model, now=now, account=run.account)
+            run.fail(outcome or broken("an error in the answer"), headers=response.headers, body=body)
+            return None
+        try:
+            shown = backend.response(call.surface, call.method, body)
+        except PoolError as error:  # it cannot be said in the surface's dialect
+            run.fail(broken(error.message))
+            return None
+        answer = run.answer(response.status, shown, usage=reading.usage, finish_reason=reading.finish_reason)
+        run.settle(OK, usage=reading.usage)
+        return answer
+
+    @staticmethod
+    def _repeat_empty(run: Attempts) -> None:
+        """An empty stream is repeated once, on the same lease."""
+        if run.emptied:
+            run.settle(_EMPTY_TWICE)
+            raise run.gave_up(_EMPTY_TWICE.reason)
+        run.emptied = True
+
+
+def _unauthenticated(reason: str) -> Outcome:
+    return Outcome(Kind.UNAUTHENTICATED, Scope.ACCOUNT, rotate=True, reason=reason, source="token")
