@@ -92,7 +92,7 @@ class PoolError(Exception):
         return word.exit if word else 1
 
 
-class NotRunning(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
+class NotRunning(PoolError):
     """Nothing answers on the socket. The hint names the command that starts the daemon here."""
 
     def __init__(self, message: str, *, hint: str) -> None:
@@ -103,13 +103,17 @@ class NotRunning(PoolError):  # noqa: N818 - says what happened, as the words of
         return 3
 
 
-class ConnectionLost(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
-    """The daemon closed the connection before it answered; the call may or may not have taken effect."""
+class ConnectionLost(PoolError):
+    """The daemon closed the connection before it answered; the call may or may not have taken effect.
 
-    def __init__(self, message: str = "the daemon closed the connection") -> None:
+    `unsent`: not a byte of it was taken, so it certainly has not.
+    """
+
+    def __init__(self, message: str = "the daemon closed the connection", *, unsent: bool = False) -> None:
         super().__init__(
             "connection_lost", message, hint="try again; `gemini-pool status` tells", retryable=True
         )
+        self.unsent = unsent
 
 
 class ProtocolError(PoolError):
@@ -119,7 +123,7 @@ class ProtocolError(PoolError):
         super().__init__("protocol", message, rpc_code=rpc_code)
 
 
-class Cancelled(PoolError):  # noqa: N818 - says what happened, as the words of ERRORS do
+class Cancelled(PoolError):
     """The request was cancelled by this client (-32800)."""
 
     def __init__(self, message: str = "the request was cancelled") -> None:

@@ -93,7 +93,7 @@ class ErrorReply(Struct):
 
 
 class CancelParams(_In):
-    id: int | str
+    id: int | str | float
 
 
 class ProgressParams(Struct):
@@ -193,7 +193,8 @@ class Lease(_Out):
     """The right to send one request: write a body of `form`, POST it to `url` with `headers`, then report.
 
     `expires_at` is when the lease ends unless renewed, `ttl_s` how long that is from now. `request` names the
-    request over all of its attempts, `decision` the recorded choice for `pool/explain`.
+    request over all of its attempts, `decision` the recorded choice for `pool/explain`. `project` is what a body of
+    form "ca" must name.
     """
 
     lease: str
@@ -207,6 +208,7 @@ class Lease(_Out):
     ttl_s: float
     reason: str
     decision: str
+    project: str = ""
 
 
 class Usage(Struct, omit_defaults=True):

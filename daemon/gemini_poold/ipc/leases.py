@@ -1,0 +1,268 @@
+"""Leases over the socket: acquire, report, renew, release.
+
+Here a request of the wire becomes one of the core, and a grant becomes URL and headers. One waiting deadline holds
+for a request over all of its attempts. Which account it is, the pool decides; what an answer meant, the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from gemini_pool import wire
+from gemini_pool.errors import PoolError
+
+from ..core import model as core
+from ..core.model import Grant, Kind, Outcome, Request, Scope, Settled, Usage, Wait
+from ..core.state import UnknownLease
+from ..runtime.broker import unknown_lease
+from .caller import Caller
+from .services import Services
+
+_BODY_LIMIT = 64 * 1024
+_FORMS: dict[tuple[str, ...], frozenset[str]] = {
+    ("gl",): frozenset({"gl"})
+}  # what nearly everybody sends, without making it anew
+_WIRE_FORM: dict[core.Backend, wire.Form] = {
+    core.Backend.DEVELOPER_API: "gl",
+    core.Backend.CODE_ASSIST: "ca",
+    core.Backend.VERTEX: "vx",
+}
+_DONE = frozenset({Kind.OK, Kind.CANCELLED})
+
+
+# ---- acquire ------------------------------------------------------------------------------------------------------
+
+
+def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Coroutine[Any, Any, wire.Lease]:
+    """A lease at once where one is free (no task, no network), else the waiting for one."""
+    known = s.requests.get(p.request) if p.request else None
+    if known is None:
+        request = _request(s, p)
+        wait_s = s.config().selection.max_wait_s if p.wait_s is None else p.wait_s
+        deadline = s.clock.now() + wait_s
+        s.requests.put(request, deadline)
+    else:
+        request, deadline = known.request, known.deadline
+        if p.exclude:
+            request = replace(request, exclude=request.exclude.union(p.exclude))
+    decision = s.broker.acquire_nowait(request, owner=c.owner, detached=p.detach)
+    if type(decision) is Grant:
+        lease = lease_of(s, decision)
+        return _with_token(s, decision) if lease is None else lease
+    return _wait_lease(s, c, request, deadline, detached=p.detach)
+
+
+async def _wait_lease(
+    s: Services, c: Caller, request: Request, deadline: float, *, detached: bool
+) -> wire.Lease:
+    try:
+        grant = await s.broker.acquire(request, owner=c.owner, wait_until=deadline, detached=detached)
+    except PoolError:
+        s.requests.end(request.id)
+        raise
+    return lease_of(s, grant) or await _with_token(s, grant)
+
+
+async def _with_token(s: Services, grant: Grant) -> wire.Lease:
+    """The token ended between the pool's look at it and ours. Raises PoolError when no other is to be had."""
+    try:
+        await s.tokens.renew(grant.account.id)
+        if (lease := lease_of(s, grant)) is not None:
+            return lease
+    except BaseException:
+        s.broker.release(grant.lease.id)
+        raise
+    s.broker.release(grant.lease.id)
+    raise PoolError("upstream_error", f"no valid token for {grant.account.id}", account=grant.account.id)
+
+
+def _request(s: Services, p: wire.AcquireParams) -> Request:
+    forms = _FORMS.get(tuple(p.forms))
+    if forms is None:
+        forms = frozenset(p.forms)
+    return Request(
+        p.request or s.requests.new_id(),
+        model_of(s, p.model),
+        "streamGenerateContent" if p.stream else "generateContent",
+        forms,
+        p.session,
+        p.account,
+        frozenset(p.exclude),
+        True,  # lends: the headers leave the daemon
+        p.min_validity_s,
+        p.allow_paid,
+        None if p.data is None else core.Data(p.data),
+        p.priority == "batch",
+    )
+
+
+def model_of(s: Services, name: str) -> str:
+    """The model that is meant: without Google's prefix, aliases of the configuration resolved. Never swapped else."""
+    name = name.removeprefix("models/")
+    return s.config().models.aliases.get(name, name)
+
+
+def lease_of(s: Services, grant: Grant) -> wire.Lease | None:
+    """A grant as the client gets it: where to send and with which headers. None when the token is not there."""
+    lease, account = grant.lease, grant.account
+    credential = s.tokens.headers_nowait(account.id)
+    if credential is None:
+        return None
+    backend = s.backends[account.backend]
+    request = lease.request
+    project = s.broker.pool.project_of(account.id)
+    headers = backend.headers(account, project=project)
+    headers.update(credential)
+    return wire.Lease(
+        lease.id,
+        request.id,
+        account.id,
+        account.backend.value,
+        _WIRE_FORM[account.backend],
+        backend.url(account, request.model, request.method, project=project),
+        headers,
+        lease.expires_at,
+        lease.expires_at - s.clock.now(),
+        grant.reason,
+        lease.decision,
+        project,
+    )
+
+
+# ---- the end of a lease -------------------------------------------------------------------------------------------
+
+
+async def report(s: Services, c: Caller, p: wire.ReportParams) -> wire.ReportResult:
+    """End a lease with what came of it. Answered when what it changed is committed."""
+    lease = held(s, p.lease)
+    outcome = outcome_of(s, lease, p)
+    detached = lease.detached
+    settled = await s.broker.settle_durably(
+        lease.id, outcome, usage=usage_of(p.usage), first_byte_s=p.first_byte_s
+    )
+    if settled.renew_token:
+        await _renew(s, lease)
+    if settled.retry and settled.request is not None:
+        return await _next(s, c, settled, detached=detached)
+    s.requests.end(lease.request.id)
+    return wire.ReportResult("done" if outcome.kind in _DONE else "give-up", settled.reason)
+
+
+async def _next(s: Services, c: Caller, settled: Settled, *, detached: bool) -> wire.ReportResult:
+    """Another attempt is worth it: the next lease, or when there is one, if that lies before the deadline."""
+    request = settled.request
+    assert request is not None
+    known = s.requests.get(request.id)
+    deadline = known.deadline if known is not None else s.clock.now() + s.config().selection.max_wait_s
+    decision = s.broker.acquire_nowait(request, owner=c.owner, detached=detached)
+    match decision:
+        case Grant():
+            s.requests.put(request, deadline)
+            lease = lease_of(s, decision) or await _with_token(s, decision)
+            return wire.ReportResult("retry", settled.reason, lease, None)
+        case Wait() if decision.until <= deadline:
+            s.requests.put(request, deadline)
+            return wire.ReportResult("retry", settled.reason, None, decision.until)
+    s.requests.end(request.id)
+    s.broker.give_up(request)
+    if isinstance(decision, Wait):
+        reason = f"{settled.reason}; {decision.account_id} returns first, after the deadline"
+        return wire.ReportResult("give-up", reason, None, decision.until)
+    return wire.ReportResult("give-up", f"{settled.reason}; {decision.reason}")
+
+
+async def _renew(s: Services, lease: core.Lease) -> None:
+    """After a 401: a new token before the account is tried again, unless one came since the lease was granted."""
+    token = s.tokens.token_nowait(lease.account_id, s.clock.now())
+    if token is None or token.issued_at <= lease.granted_at:
+        try:
+            generation = s.tokens.generation(lease.account_id)
+            await s.tokens.renew(lease.account_id, "unauthorized", generation=generation)
+        except PoolError:
+            return  # the keeper has told the pool what is wrong with the account
+
+
+def renew(s: Services, c: Caller, p: wire.LeaseParams) -> wire.RenewResult:
+    del c
+    lease = s.broker.renew(p.lease)
+    return wire.RenewResult(lease.expires_at, lease.expires_at - s.clock.now())
+
+
+def release(s: Services, c: Caller, p: wire.LeaseParams) -> wire.Empty:
+    del c
+    s.requests.end(held(s, p.lease).request.id)
+    s.broker.release(p.lease)
+    return wire.Empty()
+
+
+def held(s: Services, lease_id: str) -> core.Lease:
+    try:
+        return s.broker.pool.leases.get(lease_id)
+    except UnknownLease:
+        raise unknown_lease(lease_id) from None
+
+
+# ---- reading a report ---------------------------------------------------------------------------------------------
+
+
+def outcome_of(s: Services, lease: core.Lease, p: wire.ReportParams) -> Outcome:
+    """What a client's report means. An answer of Google's is read by the account's backend; without a status it is
+    the client's word: nothing (all well), "cancelled", or what broke (before or after the first byte)."""
+    if p.status is None:
+        return _outcome_without_answer(p)
+    member = s.broker.pool.members.get(lease.account_id)
+    if member is None:  # removed from the accounts while its request ran
+        return Outcome(
+            Kind.OK if p.status < 400 else Kind.CANCELLED, reason="the account is gone", status=p.status
+        )
+    if p.status < 400 and p.error:
+        return _outcome_without_answer(p)
+    return s.backends[member.account.backend].classify(
+        p.status,
+        {name.lower(): value for name, value in p.headers.items()},
+        _body_bytes(p.body),
+        model=lease.request.model,
+        now=s.clock.now(),
+        account=member.account,
+    )
+
+
+def _outcome_without_answer(p: wire.ReportParams) -> Outcome:
+    if not p.error:
+        return Outcome(Kind.OK)
+    if p.error.lower() in ("cancelled", "canceled"):
+        return Outcome(Kind.CANCELLED, reason="the client cancelled")
+    reason = p.error[:200]
+    if p.first_byte_s is not None or p.status is not None:
+        return Outcome(Kind.CUT, reason=reason, source="client")
+    return Outcome(Kind.TRANSIENT, Scope.ACCOUNT_MODEL, rotate=True, reason=reason, source="client")
+
+
+def _body_bytes(body: Any) -> bytes:
+    if body is None:
+        return b""
+    return (body.encode() if isinstance(body, str) else msgspec.json.encode(body))[:_BODY_LIMIT]
+
+
+def usage_of(usage: Mapping[str, Any] | None) -> Usage | None:
+    """Tokens as the client gives them: Google's usageMetadata, or the wire's own names. Nonsense counts as nothing."""
+    if not usage:
+        return None
+
+    def count(*names: str) -> int:
+        found = (usage.get(name) for name in names)
+        return sum(int(n) for n in found if isinstance(n, int | float) and 0 <= n < 1e12)
+
+    if any(name in usage for name in wire.Usage.__struct_fields__):
+        return Usage(*(count(name) for name in wire.Usage.__struct_fields__))
+    return Usage(
+        input_tokens=count("promptTokenCount", "toolUsePromptTokenCount"),
+        output_tokens=count("candidatesTokenCount", "thoughtsTokenCount"),
+        cached_tokens=count("cachedContentTokenCount"),
+        thought_tokens=count("thoughtsTokenCount"),
+        total_tokens=count("totalTokenCount"),
+    )

@@ -1,0 +1,169 @@
+"""The RPC server: its sockets, its connections, its end.
+
+What a connection does with bytes is `connection.py`; binding is `listen.py`; the verbs are `verbs.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gemini_pool import wire
+from gemini_pool.errors import METHOD_NOT_FOUND, PoolError
+
+from ..core.model import PoolEvent
+from . import verbs
+from .connection import MAX_IN_FLIGHT, Connection
+from .listen import Listening
+from .peer import is_ours, peer_of
+from .services import Client, Services
+from .verbs import Verb
+
+log = logging.getLogger("gemini_pool.rpc")
+
+RETURN_S = 10.0  # a client whose connection we ended has that long to come back for its leases
+_FLUSH_S = 1.0  # what clients get to read their last replies
+_SERVER_OPTIONS: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+Scope = Literal["use", "admin"]
+
+
+class Server:
+    """Serves the verbs of `services` on any number of sockets."""
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        table: Mapping[str, Verb] = verbs.VERBS,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> None:
+        self.services = services
+        services.clients = self.clients
+        self.draining = False
+        self._table = table
+        self._max_in_flight = max_in_flight
+        self._listening: list[tuple[Listening, asyncio.Server]] = []
+        self._connections: dict[str, Connection] = {}
+        self._serial = itertools.count(1)
+        self._quiet = asyncio.Event()
+        self._unsubscribe = services.broker.subscribe(self._publish)
+
+    async def listen(self, listening: Listening, scope: Scope = "admin") -> None:
+        """Accept on this socket. `scope` "use" serves the verbs of that scope alone, "admin" all of them."""
+        table = self._table
+        if scope == "use":
+            table = {name: verb for name, verb in table.items() if verb.scope == "use"}
+
+        def connection() -> Connection:
+            return Connection(self, table, f"c{next(self._serial)}", max_in_flight=self._max_in_flight)
+
+        loop = asyncio.get_running_loop()
+        # From 3.13 on asyncio would remove the socket's file at close, a service manager's included.
+        server = await loop.create_unix_server(connection, sock=listening.sock, **_SERVER_OPTIONS)
+        self._listening.append((listening, server))
+
+    async def drain(self, grace_s: float, reason: str = "stopping") -> None:
+        """Take no new connection and no new work, tell every client, and wait for what is running.
+
+        Whoever only waits for an account is answered `shutting_down` at once. After `grace_s` the rest is, too.
+        """
+        self.draining = True
+        for listening, server in self._listening:
+            server.close()
+            listening.close()
+        self._listening.clear()
+        for connection in self._connections.values():
+            connection.notify("daemon/draining", wire.Draining(reason, grace_s))
+            connection.cancel_waiting()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))
+
+    async def close(self) -> None:
+        """End every connection, running calls included. Call `drain` before to be kind."""
+        if not self.draining:
+            await self.drain(0.0)
+        self._unsubscribe()
+        for connection in list(self._connections.values()):
+            connection.cancel_all()
+        await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))
+        for connection in list(self._connections.values()):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                await self._wait_quiet(lambda: bool(self._connections))
+        for connection in list(self._connections.values()):
+            connection.abort()
+
+    def clients(self) -> list[Client]:
+        """Who is connected now."""
+        return [
+            Client(c.owner, c.name or f"pid {c.peer.pid}", c.version, c.peer.pid, c.connected_at, c.in_flight)
+            for c in self._connections.values()
+        ]
+
+    # ---- for connections -------------------------------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> None:
+        """Admit a new connection, or end it before a byte of it was read."""
+        try:
+            peer = peer_of(connection.peer_socket())
+        except OSError as error:
+            log.warning("refused a connection whose peer the system does not name: %s", error)
+            connection.abort()
+            return
+        if not is_ours(peer):
+            log.warning("refused a connection of user id %d (pid %d): not ours", peer.uid, peer.pid)
+            connection.abort()
+            return
+        connection.peer = peer
+        connection.connected_at = self.services.clock.now()
+        self._connections[connection.owner] = connection
+
+    def disconnected(self, connection: Connection, *, by_us: bool) -> None:
+        """Free what the connection held: at once, or when it does not come back after an end that we made."""
+        if self._connections.pop(connection.owner, None) is None:
+            return
+        release = self.services.broker.release_owner
+        if by_us:
+            asyncio.get_running_loop().call_later(RETURN_S, release, connection.owner)
+        else:
+            release(connection.owner)
+        self._quiet.set()
+
+    def finished(self) -> None:
+        """A call has ended."""
+        self._quiet.set()
+
+    @staticmethod
+    def stopping() -> PoolError:
+        return PoolError(
+            "shutting_down", "the daemon is stopping", hint="connect again in a moment and repeat the call"
+        )
+
+    @staticmethod
+    def no_method(method: object, served: Mapping[str, Verb]) -> PoolError:
+        names = ", ".join(sorted(served))
+        return PoolError(
+            "not_found",
+            f"no method {method!r} on this socket",
+            hint=f"there are: {names}",
+            rpc_code=METHOD_NOT_FOUND,
+        )
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _publish(self, event: PoolEvent) -> None:
+        for connection in list(self._connections.values()):
+            connection.offer(event)
+
+    async def _wait_quiet(self, busy: Any) -> None:
+        while busy():
+            self._quiet.clear()
+            await self._quiet.wait()
