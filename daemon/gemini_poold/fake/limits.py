@@ -12,6 +12,8 @@ from math import floor
 
 from .clock import Clock, pacific_day_end
 
+_GRAIN_S = 1e-6  # Unix seconds as floats are no finer than a quarter of that
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -117,7 +119,7 @@ def shared(limits: Limits, parts: int) -> Limits:
 def _window_start(limits: Limits, now: float) -> float:
     if limits.fixed:
         return floor((now - limits.phase_s) / limits.window_s) * limits.window_s + limits.phase_s
-    return now - limits.window_s + 1e-9  # an entry exactly one window old has left
+    return now - limits.window_s + _GRAIN_S  # an entry exactly one window old has left
 
 
 def _judge(count: _Count, limits: Limits, tokens: int, now: float) -> Exceeded | None:
