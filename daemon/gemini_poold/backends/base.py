@@ -87,6 +87,9 @@ class Backend(Protocol):
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
+_NONE = msgspec.Raw(b"null")  # msgspec has no `Raw | None`
+
+
 class _Meta(msgspec.Struct):
     promptTokenCount: int = 0  # noqa: N815 - Google's names
     toolUsePromptTokenCount: int = 0  # noqa: N815
@@ -108,13 +111,13 @@ class _Answer(msgspec.Struct):
     usageMetadata: _Meta | None = None  # noqa: N815
     candidates: list[_Candidate] | None = None
     promptFeedback: _Feedback | None = None  # noqa: N815
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NONE
     totalTokens: int | None = None  # noqa: N815
 
 
 class _Wrapped(msgspec.Struct):
     response: _Answer | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NONE
     totalTokens: int | None = None  # noqa: N815
 
 
@@ -136,8 +139,8 @@ def read_wrapped(payload: bytes) -> Reading:
         outer = _wrapped.decode(payload)
     except msgspec.DecodeError as e:
         return _unreadable(payload, e)
-    if outer.error is not None or outer.response is None:
-        return Reading(error=outer.error is not None, empty=outer.totalTokens is None)
+    if outer.error != _NONE or outer.response is None:
+        return Reading(error=outer.error != _NONE, empty=outer.totalTokens is None)
     return _reading(outer.response)
 
 
@@ -151,7 +154,7 @@ def _unreadable(payload: bytes, error: msgspec.DecodeError) -> Reading:
 
 
 def _reading(answer: _Answer) -> Reading:
-    if answer.error is not None:
+    if answer.error != _NONE:
         return Reading(error=True)
     finish = ""
     for candidate in answer.candidates or ():

@@ -252,8 +252,11 @@ def refuse_vertex_only(parts: Fields, target: str) -> None:
 # ---- answers ----------------------------------------------------------------------------------------------------------
 
 
+_NONE = Raw(b"null")
+
+
 class _Envelope(msgspec.Struct):
-    response: Raw | None = None
+    response: Raw = _NONE  # msgspec has no `Raw | None`
     traceId: str | None = None  # noqa: N815
 
 
@@ -271,7 +274,7 @@ def unwrapped(payload: bytes) -> bytes:
         envelope = _envelope.decode(payload)
     except msgspec.DecodeError:
         return payload
-    if envelope.response is None:
+    if envelope.response == _NONE:
         return payload if b'"error"' in payload else b""
     answer = bytes(envelope.response)
     if not envelope.traceId or b'"responseId"' in answer or answer[:1] != b"{":
