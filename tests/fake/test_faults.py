@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 from tests.fake.asking import GL, KEY, Asker, prompt
 
-from gemini_poold.fake import GENERATION, Call, Fault, FakeGoogle, Match, Record, SetClock, World, replies
+from gemini_poold.fake import GENERATION, Call, FakeGoogle, Fault, Match, Record, SetClock, World, replies
 from gemini_poold.fake.__main__ import populate
 
 ASK = f"{GL}:generateContent"
