@@ -29,8 +29,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "runtime": frozenset({CLIENT, "base", "core"}) | SIDE,
     **dict.fromkeys(SURFACES, frozenset({CLIENT, "base", "core"}) | SHELL),
     "service": frozenset({CLIENT, "base"}),
-    "app": frozenset({CLIENT, "base", "core", "service"}) | SHELL | SURFACES,
-    "__main__": frozenset({CLIENT, "base", "core", "service", "app", "demo"}) | SHELL | SURFACES,
+    "reload": frozenset({CLIENT, "base", "core"}) | SHELL,
+    "configcheck": frozenset({CLIENT, "base", "accounts"}),
+    "app": frozenset({CLIENT, "base", "core", "service", "reload"}) | SHELL | SURFACES,
+    "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo"}),
     "fake": frozenset({"base"}),
     "demo": frozenset({CLIENT, "base", "core", "service", "app", "fake"}) | SHELL | SURFACES,
 }
