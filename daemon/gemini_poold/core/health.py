@@ -112,7 +112,7 @@ def mermaid() -> str:
     """
     boxes: dict[tuple[tuple[Event, S], ...], list[S]] = {}
     for state in sorted(HELD):
-        ways = tuple(
+        ways: tuple[tuple[Event, S], ...] = tuple(
             (e, next_state(state, e))
             for e in Event
             if e is not Event.REFUSED and next_state(state, e) is not state

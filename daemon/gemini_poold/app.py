@@ -1,0 +1,393 @@
+"""The composition root: builds the daemon, runs it in one TaskGroup, and takes it down in order.
+
+Nothing is decided here. What a reload does is `reload.py`'s, what an account goes through `runtime.lifecycle`'s.
+
+Order of the start: sockets first (a second daemon must not touch the first one's state), then the state, the accounts,
+the servers; READY when the sockets accept, not when Google has answered. Order of the end: no new work, drain, servers,
+tasks, state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from gemini_pool import wire
+from gemini_pool.paths import Places, places
+
+from . import __version__, backends, service
+from . import config as config_module
+from . import log as log_module
+from .backends.code_assist import CodeAssist
+from .clock import Clock, SystemClock
+from .config import Config
+from .core.model import Backend
+from .core.quota import Quotas
+from .core.state import Pool
+from .credentials.base import Context
+from .errors import ConfigInvalid, PoolError, StateUnusable
+from .gateway import keys
+from .gateway.app import Gateway
+from .gateway.auth import LocalKeys
+from .gateway.models import Catalogue, developer_api_list
+from .gateway.services import Services as GatewayServices
+from .gateway.services import Settings
+from .ipc import listen, views
+from .ipc.server import Server
+from .ipc.services import Services as RpcServices
+from .reload import Reloader
+from .runtime.broker import Broker
+from .runtime.dispatch import Dispatcher
+from .runtime.lifecycle import Lifecycle
+from .runtime.poller import Poller
+from .runtime.setup import Setup
+from .runtime.ticker import Ticker
+from .store import Store
+from .transport import AiohttpTransport
+
+log = logging.getLogger("gemini_pool")
+
+DRAIN_S = 12.0  # the unit's TimeoutStopSec is 15 s
+STATUS_S = 15.0
+
+
+def main() -> int:
+    """Run the daemon of this user in the foreground; its exit code."""
+    service.harden()
+    service.raise_file_limit()
+    supervisor = service.supervised()
+    notifier = service.Notifier()
+    inherited = service.inherited_sockets()
+    where = places()
+    log_module.setup()
+    try:
+        config = config_module.load(where.config_file)
+        log_module.set_level(config.log.level)
+        return asyncio.run(_serve(where, config, notifier, inherited, supervisor))
+    except PoolError as error:
+        return _failed(error, notifier, inherited)
+    finally:
+        notifier.close()
+
+
+def _failed(error: PoolError, notifier: service.Notifier, inherited: Sequence[socket.socket]) -> int:
+    """Say why there is no daemon: to the terminal, to systemd, and to whoever waits on its sockets."""
+    errors = error.all_errors if isinstance(error, ConfigInvalid) else (error,)
+    for each in errors:
+        print(f"gemini-pool: {each.message}", file=sys.stderr)
+        if each.hint:
+            print(f"  hint: {each.hint}", file=sys.stderr)
+    notifier.failing(error.message)
+    service.turn_away(inherited, error)
+    return error.exit_code
+
+
+async def _serve(
+    where: Places,
+    config: Config,
+    notifier: service.Notifier,
+    inherited: list[socket.socket],
+    supervisor: service.Supervisor,
+) -> int:
+    daemon = Daemon(where, config, notifier, supervisor)
+    await daemon.start(inherited)
+    try:
+        await daemon.run()
+    finally:
+        await daemon.stop()
+    return 0
+
+
+class Daemon:
+    """One running daemon. `start`, then `run` until it is told to stop, then `stop`."""
+
+    def __init__(
+        self,
+        where: Places,
+        config: Config,
+        notifier: service.Notifier,
+        supervisor: service.Supervisor = "",
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._where = where
+        self._notifier = notifier
+        self._supervisor = supervisor
+        self._clock = clock or SystemClock()
+        self._config = config
+        self._started_at = self._clock.now()
+        self._state = "starting"
+        self._stopping = asyncio.Event()
+        self._store: Store | None = None
+        self._transport: AiohttpTransport | None = None
+        self._rpc: Server | None = None
+        self._gateway: Gateway | None = None
+
+    # ---- start -----------------------------------------------------------------------------------------------
+
+    async def start(self, inherited: list[socket.socket]) -> None:
+        """Everything up to READY. Raises PoolError when there can be no daemon; nothing is left open then."""
+        own = service.take_unix(inherited, self._where.socket)
+        listening = listen.inherit(own, self._where.socket) if own else listen.bind(self._where.socket)
+        try:
+            self._store = Store.open(self._where.database, self._clock)
+            await self._build(self._store)
+            await self._open(listening, inherited)
+        except BaseException:
+            listening.close()
+            await self.stop()
+            raise
+        self._state = "ready"
+        self._notifier.ready()
+        log.info("gemini-pool %s serves %s", __version__, self._where.socket)
+
+    async def _build(self, store: Store) -> None:
+        """Make every part and hand each the others that it needs."""
+        saved = store.load()
+        for warning in saved.warnings:
+            log.warning("%s", warning)
+        config, clock, rng = self._config, self._clock, random.Random().random
+        self._transport = transport = AiohttpTransport(config.network)
+        self._backends = backends.build(config.endpoints)
+        pool = Pool(
+            strategy=config.selection.strategy,
+            rng=rng,
+            allow_paid=config.selection.allow_paid,
+            prefix=secrets.token_hex(3) + "-",
+            methods={backend.form: backend.methods for backend in self._backends.values()},
+        )
+        pool.restore(saved.rows, clock.now())
+        self._broker = broker = Broker(pool, clock, store)
+        context = Context(
+            transport, config.endpoints, clock, self._where.state_dir, dict(os.environ), config.refresh.lead_s
+        )
+        self._setup = Setup(transport, config.endpoints, clock)
+        self._lifecycle = Lifecycle(broker, self._setup, context, clock=clock, rng=rng)
+        tokens = self._lifecycle.tokens
+        self._dispatcher = Dispatcher(
+            broker, tokens, self._backends, transport, clock=clock, limits=config.gateway
+        )
+        self._poller = Poller(
+            broker, tokens, self._code_assist(), transport, quotas=Quotas(), clock=clock, rng=rng,
+            interval_s=config.quota.poll_interval_s,
+        )  # fmt: skip
+        self._reloader = Reloader(
+            self._where, config, store=store, broker=broker, lifecycle=self._lifecycle,
+            apply_config=self._apply_config, clock=clock,
+        )  # fmt: skip
+        await self._reloader.start(saved)
+
+    async def _open(self, listening: listen.Listening, inherited: list[socket.socket]) -> None:
+        services = self._rpc_services()
+        self._rpc = Server(services)
+        await self._rpc.listen(listening)
+        gateway_socket = self._gateway_socket()
+        gateway_unix = service.take_unix(inherited, gateway_socket)
+        local_keys = await self._local_keys(self._config)
+        self._gateway = Gateway(self._gateway_services(services, local_keys))
+        await self._gateway.start(
+            listen=self._config.gateway.listen_address,
+            socket_path=gateway_socket,
+            tcp=service.take_tcp(inherited),
+            unix=[gateway_unix] if gateway_unix else [],
+        )
+        for leftover in inherited:
+            log.warning("a socket from the service manager is not one of ours: %s", leftover.getsockname())
+            leftover.close()
+
+    def _rpc_services(self) -> RpcServices:
+        return RpcServices(
+            broker=self._broker,
+            tokens=self._lifecycle.tokens,
+            dispatcher=self._dispatcher,
+            poller=self._poller,
+            backends=self._backends,
+            clock=self._clock,
+            config=lambda: self._config,
+            info=self._info,
+            reload=self._reloader.reload,
+            state=self._state_word,
+            config_errors=lambda: self._reloader.errors,
+        )
+
+    def _gateway_services(self, services: RpcServices, local_keys: LocalKeys) -> GatewayServices:
+        catalogue = Catalogue(
+            accounts=lambda: [member.account for member in self._broker.pool.members.values()],
+            named=lambda: {reading.model for reading in self._poller.quotas.all()},
+            aliases=lambda: self._config.models.aliases,
+            fetch=developer_api_list(
+                self._need_transport(),
+                lambda: self._config.endpoints.developer_api,
+                self._lifecycle.tokens.headers_nowait,
+            ),
+            clock=self._clock,
+        )
+        return GatewayServices(
+            dispatcher=self._dispatcher,
+            clock=self._clock,
+            settings=Settings.of(self._config),
+            keys=local_keys,
+            models=catalogue,
+            state=self._state_word,
+            status=lambda: views.status(services),
+            quota=lambda: views.quota_entries(
+                services, list(self._broker.pool.cooldowns.active(self._clock.now()))
+            ),
+        )
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until a signal says stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.wanted.set)
+        ticker = Ticker(self._clock, self._jumped)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task in (
+                    self._lifecycle.tokens.run(),
+                    self._lifecycle.run(),
+                    self._broker.run(),
+                    self._poller.run(),
+                    self._reloader.run(),
+                    ticker.run(),
+                    self._tell_status(),
+                    service.feed_watchdog(self._notifier, self._clock, self._ailing),
+                ):
+                    group.create_task(task)
+                await self._stopping.wait()
+                await self._drain()
+                raise _Stop
+        except* _Stop:
+            pass
+
+    def stop_soon(self) -> None:
+        """What SIGTERM does."""
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        self._state = "draining"
+        self._notifier.stopping()
+        log.info("stopping")
+        assert self._rpc is not None
+        assert self._gateway is not None
+        self._gateway.close_listeners()
+        await asyncio.gather(self._rpc.drain(DRAIN_S), self._gateway.stop(DRAIN_S))
+
+    async def stop(self) -> None:
+        """Close what is open, the state last."""
+        if self._rpc is not None:
+            await self._rpc.close()
+        if self._gateway is not None:
+            await self._gateway.stop(0.0)
+        if self._transport is not None:
+            await self._transport.aclose()
+        if self._store is not None:
+            if self._rpc is not None:
+                with contextlib.suppress(StateUnusable):
+                    await self._broker.flush()
+            await self._store.close()
+
+    def _jumped(self, kind: str, seconds: float) -> None:
+        """The machine slept, or somebody set the clock: everything planned in time is planned anew."""
+        log.info("%s of %.0f s noticed", kind, seconds)
+        stepped_s = seconds if kind == "step" else 0.0
+        self._lifecycle.tokens.replan(self._clock.now(), stepped_s=stepped_s)
+        self._lifecycle.replan()
+        self._broker.expire()
+
+    def _ailing(self) -> str:
+        """What no longer moves, for the watchdog. A full disk is told in `status`; a restart would not mend it."""
+        return ""
+
+    async def _tell_status(self) -> None:
+        before = ""
+        while True:
+            members = self._broker.pool.members.values()
+            ready = sum(member.may_serve(self._clock.now()) for member in members)
+            line = f"{ready} of {len(members)} accounts ready, {len(self._broker.pool.leases)} leases"
+            if self._reloader.errors:
+                line += "; the files have errors, see gemini-pool status"
+            if line != before:
+                self._notifier.status(line)
+                before = line
+            await self._clock.sleep(STATUS_S if ready == len(members) else 1.0)
+
+    # ---- what the parts ask ----------------------------------------------------------------------------------
+
+    def _state_word(self) -> str:
+        if self._state == "ready" and self._broker.pool.paused:
+            return "paused"
+        return self._state
+
+    async def _apply_config(self, new: Config) -> bool:
+        """Put a new configuration in force, as far as a running daemon can; whether credentials must be made anew."""
+        old, self._config = self._config, new
+        log_module.set_level(new.log.level)
+        self._dispatcher.limits = new.gateway
+        self._poller.interval_s = new.quota.poll_interval_s
+        if old.selection != new.selection:
+            self._broker.pool.reselect(strategy=new.selection.strategy, allow_paid=new.selection.allow_paid)
+        if self._gateway is not None:
+            self._gateway.configure(Settings.of(new), await self._local_keys(new))
+        if (old.endpoints, old.network, old.refresh) == (new.endpoints, new.network, new.refresh):
+            return False
+        self._need_transport().set_proxy(new.network.proxy)
+        self._backends.update(backends.build(new.endpoints))
+        self._poller.backend = self._code_assist()
+        self._setup.endpoints = new.endpoints
+        self._lifecycle.context = replace(
+            self._lifecycle.context, endpoints=new.endpoints, lead_s=new.refresh.lead_s
+        )
+        return True
+
+    def _code_assist(self) -> CodeAssist:
+        backend = self._backends[Backend.CODE_ASSIST]
+        assert isinstance(backend, CodeAssist)
+        return backend
+
+    async def _local_keys(self, config: Config) -> LocalKeys:
+        return await keys.load(config.gateway, state_dir=self._where.state_dir, environ=os.environ)
+
+    def _gateway_socket(self) -> Path:
+        given = self._config.gateway.socket
+        return config_module.expanded(given) if given else self._where.gateway_socket
+
+    def _need_transport(self) -> AiohttpTransport:
+        assert self._transport is not None
+        return self._transport
+
+    def _info(self) -> wire.DaemonInfo:
+        now, gateway = self._clock.now(), self._gateway
+        return wire.DaemonInfo(
+            version=__version__,
+            protocol=wire.PROTOCOL,
+            pid=os.getpid(),
+            python=sys.version.split()[0],
+            started_at=self._started_at,
+            uptime_s=now - self._started_at,
+            config_file=str(self._where.config_file),
+            accounts_file=str(self._where.accounts_file),
+            state_dir=str(self._where.state_dir),
+            socket=str(self._where.socket),
+            gateway_socket=gateway.socket if gateway else "",
+            gateway_url=gateway.url if gateway else "",
+            gateway_error=gateway.error if gateway else "",
+            supervised=self._supervisor,
+        )
+
+
+class _Stop(Exception):
+    """Not an error: it ends the TaskGroup."""

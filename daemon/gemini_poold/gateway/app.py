@@ -1,0 +1,266 @@
+"""The gateway's server: listeners, the way of every request (guards, key, admission, surface), its end in the log.
+
+`Gateway` is built and run by the composition root. Which path means what is `routes.py`'s, what a surface answers
+the surface's own file's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from gemini_pool.errors import PoolError
+
+from . import listeners, relay
+from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
+from .errors import Shape
+from .exchange import Exchange
+from .guards import CORS_HEADERS, Guards
+from .routes import Route, route
+from .services import Services, Settings
+
+log = logging.getLogger("gemini_pool.gateway")
+
+KEEP_ALIVE_S = 75.0  # longer than clients keep an idle connection, so that they close it and not we
+
+
+@dataclass(slots=True)
+class _Door:
+    """One listening socket, with what holds for requests that come through it. `port` None: the Unix socket."""
+
+    port: int | None
+    guards: Guards
+    server: web.Server | None = None
+    listener: asyncio.Server | None = None
+
+
+class Gateway:
+    """`url` is the loopback address ("" when off or taken), `socket` the Unix one's path, `error` what is amiss."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.url = ""
+        self.socket = ""
+        self.error = ""
+        self._doors: list[_Door] = []
+        self._file: tuple[Path, tuple[int, int] | None] | None = None
+        self._draining = False
+
+    # ---- life -----------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        *,
+        listen: tuple[str, int] | None,
+        socket_path: Path | None,
+        tcp: Sequence[socket.socket] = (),
+        unix: Sequence[socket.socket] = (),
+    ) -> None:
+        """Accept on the given sockets (systemd's), else on those bound here. Never raises for an address: `error`."""
+        errors = [
+            await self._open_tcp(listen, tcp),
+            await self._open_unix(socket_path, unix),
+        ]
+        self.error = "; ".join(filter(None, errors))
+        if self.error:
+            log.warning("gateway: %s", self.error)
+
+    def configure(self, settings: Settings, keys: LocalKeys) -> None:
+        """A reload: requests from now on see the new settings."""
+        self.services.settings = settings
+        self.services.keys = keys
+        for door in self._doors:
+            door.guards = self._guards(door.port)
+
+    def close_listeners(self) -> None:
+        """Accept nothing more; requests on open connections are answered `shutting_down`."""
+        self._draining = True
+        for door in self._doors:
+            if door.listener is not None:
+                door.listener.close()
+        if self._file is not None:
+            path, known = self._file
+            if known is not None and listeners.identity(path) == known:
+                path.unlink(missing_ok=True)
+            self._file = None
+
+    async def stop(self, grace_s: float) -> None:
+        """Let what is under way finish for `grace_s` seconds, then cancel it."""
+        self.close_listeners()
+        servers = [door.server for door in self._doors if door.server is not None]
+        self._doors.clear()
+        await asyncio.gather(*(server.shutdown(grace_s) for server in servers))
+
+    async def _open_tcp(self, listen: tuple[str, int] | None, given: Sequence[socket.socket]) -> str:
+        try:
+            socks = list(given) or ([listeners.bind_tcp(*listen)] if listen else [])
+        except listeners.Unavailable as error:
+            return str(error)
+        for sock in socks:
+            host, port = listeners.address_of(sock)
+            await self._open(sock, port)
+            self.url = self.url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return ""
+
+    async def _open_unix(self, path: Path | None, given: Sequence[socket.socket]) -> str:
+        try:
+            socks = list(given) or ([listeners.bind_unix(path)] if path else [])
+        except listeners.Unavailable as error:
+            return str(error)
+        for sock in socks:
+            self.socket = self.socket or str(sock.getsockname())
+            if path is not None and not given:
+                self._file = path, listeners.identity(path)
+            await self._open(sock, None)
+        return ""
+
+    async def _open(self, sock: socket.socket, port: int | None) -> None:
+        door = _Door(port, self._guards(port))
+        # Cancelling the handler when its client is gone is what stops the generation upstream at once.
+        door.server = web.Server(
+            partial(self._handle, door),
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+        )
+        door.listener = await listeners.serve(sock, door.server)
+        self._doors.append(door)
+
+    def _guards(self, port: int | None) -> Guards:
+        settings = self.services.settings
+        return Guards(port, settings.allowed_hosts, settings.allowed_origins)
+
+    # ---- a request ------------------------------------------------------------------------------------------
+
+    async def _handle(self, door: _Door, request: web.BaseRequest) -> web.StreamResponse:
+        services = self.services
+        found = route(request.method, request.rel_url.path)
+        exchange = Exchange(request, services, found.target, services.clock.monotonic())
+        if found.target.method == "streamGenerateContent" and not _wants_sse(request.query_string):
+            exchange.shape = Shape.GOOGLE_ARRAY
+        services.meter.in_flight += 1
+        try:
+            return await self._answer(door, found, exchange)
+        except PoolError as error:
+            return relay.of_error(exchange, error)
+        except asyncio.CancelledError:
+            exchange.outcome = "cancelled"
+            raise
+        except ConnectionError:  # the client went away while its body was read
+            exchange.outcome = "cancelled"
+            return web.Response(status=499)
+        except web.RequestPayloadError:
+            return relay.of_error(exchange, PoolError("bad_request", "the body's transfer coding is broken"))
+        except Exception as error:  # noqa: BLE001  the edge of the request's task
+            return await self._failed(exchange, error)
+        finally:
+            services.meter.in_flight -= 1
+            _finish(exchange)
+
+    async def _answer(self, door: _Door, found: Route, exchange: Exchange) -> web.StreamResponse:
+        services, request = self.services, exchange.request
+        headers = request.headers
+        origin = headers.get("Origin")
+        door.guards.check(headers.get("Host"), origin)
+        if origin is not None:
+            exchange.origin = origin
+            if request.method == "OPTIONS":
+                return _preflight(exchange)
+        if not found.open:
+            exchange.client = self._client(door, exchange)
+            if self._draining:
+                raise PoolError("shutting_down", "the daemon is stopping")
+            if services.meter.in_flight > services.settings.max_in_flight:
+                raise PoolError(
+                    "overloaded", "too many requests are under way", hint="raise [gateway] max_in_flight"
+                )
+            if exchange.client.rpm:
+                exchange.client.admit(services.clock.now())
+        return await found.handler(exchange)
+
+    def _client(self, door: _Door, exchange: Exchange) -> LocalClient:
+        request = exchange.request
+        if door.port is not None:
+            return self.services.keys.client_of(presented_key(request.headers, request.query_string))
+        if not peer_is_same_user(request.transport):
+            raise PoolError("forbidden", "the socket serves processes of its own user only")
+        return SOCKET_CLIENT
+
+    async def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
+        log.error("gateway: a request failed inside: %s", type(error).__name__, exc_info=error)
+        told = PoolError("internal", "gemini-pool failed inside", hint="see `gemini-pool logs`")
+        if exchange.begun is None:
+            return relay.of_error(exchange, told)
+        await relay.break_off(exchange, exchange.begun, told)
+        return exchange.begun
+
+
+def _wants_sse(query: str) -> bool:
+    return query == "alt=sse" or "alt=sse" in query.split("&") or "%24alt=sse" in query.split("&")
+
+
+def _preflight(exchange: Exchange) -> web.StreamResponse:
+    answer = relay.json_answer(exchange, b"", 204)
+    answer.headers.update(CORS_HEADERS)
+    return answer
+
+
+def _finish(exchange: Exchange) -> None:
+    """Count the request and tell it in one line. Never a prompt, an answer or a key."""
+    services, target = exchange.services, exchange.target
+    took_s = services.clock.monotonic() - exchange.started_at
+    services.meter.count(
+        target.surface or "other",
+        _outcome_class(exchange),
+        took_s,
+        bytes_in=exchange.bytes_in,
+        bytes_out=exchange.bytes_out,
+    )
+    level = logging.INFO if exchange.client is not None else logging.DEBUG
+    if not log.isEnabledFor(level):
+        return
+    client = exchange.client.name if exchange.client is not None else "-"
+    usage = exchange.usage
+    log.log(
+        level,
+        "%s %s %s: %s %d from %s in %.0f ms",
+        client,
+        target.method or "-",
+        exchange.model or "-",
+        exchange.outcome,
+        exchange.status,
+        exchange.account or "-",
+        took_s * 1000,
+        extra={
+            "client": client,
+            "surface": target.surface,
+            "method": target.method,
+            "model": exchange.model,
+            "account": exchange.account,
+            "attempts": exchange.attempts,
+            "wait_ms": int(exchange.wait_s * 1000),
+            "total_ms": int(took_s * 1000),
+            "status": exchange.status,
+            "outcome": exchange.outcome,
+            "finish": exchange.finish,
+            "bytes_in": exchange.bytes_in,
+            "bytes_out": exchange.bytes_out,
+            "input_tokens": usage.input_tokens if usage else 0,
+            "output_tokens": usage.output_tokens if usage else 0,
+        },
+    )
+
+
+def _outcome_class(exchange: Exchange) -> str:
+    if exchange.outcome == "cancelled":
+        return "cancelled"
+    if exchange.status == 200 and exchange.outcome != "ok":
+        return "cut"
+    return f"{exchange.status // 100}xx"

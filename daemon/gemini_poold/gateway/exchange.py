@@ -1,0 +1,210 @@
+"""One HTTP request on its way through: what was asked, by whom, and what became of it (for the log and the counters).
+
+Also the headers that users may set on a request (`x-gemini-pool-*`) and how they become a `runtime.dispatch.Call`.
+Nothing else of a client's headers goes any further.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Mapping
+from math import isfinite
+from typing import NamedTuple
+
+from aiohttp import web
+
+from gemini_pool.errors import PoolError
+
+from ..core.model import Data, Request, Usage
+from ..runtime.dispatch import Call
+from .auth import LocalClient
+from .errors import Shape
+from .services import Services
+
+# The only headers of a client's that reach Google.
+PASSED_ON = ("Api-Revision", "X-Vertex-AI-LLM-Request-Type", "X-Vertex-AI-LLM-Shared-Request-Type")
+# What clients send on their own that names a conversation (opencode, gemini-cli: an installation, better than nothing).
+SESSION_HEADERS = ("x-session-id", "x-session-affinity", "x-gemini-api-privileged-user-id")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_run = secrets.token_hex(3)
+_count = itertools.count(1)
+
+
+class Target(NamedTuple):
+    """What a path means: the surface ("gl", "ca", "vx", or "" for none of Google's), its version and what is called."""
+
+    surface: str
+    version: str
+    method: str
+    model: str = ""
+    shape: Shape = Shape.GOOGLE
+
+
+class Exchange:
+    """One request. Filled in by the surface as it learns; read by the log line."""
+
+    __slots__ = (
+        "account",
+        "attempts",
+        "begun",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "finish",
+        "model",
+        "origin",
+        "outcome",
+        "request",
+        "services",
+        "shape",
+        "started_at",
+        "status",
+        "target",
+        "usage",
+        "wait_s",
+    )
+
+    def __init__(
+        self, request: web.BaseRequest, services: Services, target: Target, started_at: float
+    ) -> None:
+        self.request = request
+        self.services = services
+        self.target = target
+        self.started_at = started_at  # monotonic
+        self.client: LocalClient | None = None
+        self.shape = target.shape
+        self.model = target.model
+        self.account = ""
+        self.attempts = 0
+        self.wait_s = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.status = 0
+        self.outcome = "ok"
+        self.finish = ""
+        self.usage: Usage | None = None
+        self.origin = ""  # an allowed web page's: its browser wants to be told
+        self.begun: web.StreamResponse | None = None  # a stream whose head went out
+
+    async def read_body(self) -> bytes:
+        """The whole body, or `body_too_large`: before a byte of it is read where the length is told."""
+        limit = self.services.settings.body_limit
+        length = self.request.content_length
+        if length is not None and length > limit:
+            raise _too_large(limit)
+        content = self.request.content
+        if length is not None and "Content-Encoding" not in self.request.headers:
+            body = await content.read(-1)
+            self.bytes_in = len(body)
+            return body
+        # Of unknown length, or compressed: it may grow while it is read.
+        chunks: list[bytes] = []
+        async for chunk in content.iter_any():
+            self.bytes_in += len(chunk)
+            if self.bytes_in > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def call(self, method: str, model: str, body: bytes, *, session: str = "") -> Call:
+        """The call to dispatch. `session` is what the surface found in the body; a header of ours goes before it."""
+        services = self.services
+        settings = services.settings
+        name = model.removeprefix("models/")
+        name = settings.aliases.get(name, name)
+        if not name or "/" in name:
+            raise PoolError("bad_request", f"{model!r} is no model name")
+        self.model = name
+        client = self.client
+        assert client is not None
+        client.check_model(name)
+        headers = self.request.headers
+        wait_s = _wait_s(headers, settings.max_wait_s)
+        return Call(
+            surface=self.target.surface,
+            method=method,
+            model=name,
+            body=body,
+            request=Request(
+                id=f"{_run}{next(_count):x}",
+                model=name,
+                method=method,
+                session=_session(headers, client.name, session),
+                pin=headers.get("x-gemini-pool-account", ""),
+                allow_paid=_flag(headers, "x-gemini-pool-allow-paid"),
+                data=_data(headers),
+                batch=_is_batch(headers),
+            ),
+            wait_until=services.clock.now() + wait_s,
+            owner=f"gateway:{client.name}",
+            version=self.target.version,
+            headers={name: headers[name] for name in PASSED_ON if name in headers},
+        )
+
+
+def _too_large(limit: int) -> PoolError:
+    return PoolError("body_too_large", f"the body is larger than {limit >> 20} MiB")
+
+
+def _wait_s(headers: Mapping[str, str], default_s: float) -> float:
+    if (text := headers.get("x-gemini-pool-wait-s")) is not None:
+        wait_s = _seconds(text)
+        if wait_s is None:
+            raise PoolError("bad_request", "x-gemini-pool-wait-s must be a number of seconds")
+        return wait_s
+    if (text := headers.get("X-Server-Timeout")) is not None:
+        wait_s = _seconds(text)  # the SDK's word to Google; one that we cannot read is no reason to refuse
+        if wait_s is not None:
+            return wait_s
+    return default_s
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) and value >= 0 else None
+
+
+def _session(headers: Mapping[str, str], client: str, found: str) -> str:
+    if session := headers.get("x-gemini-pool-session"):
+        return session
+    if found:
+        return f"{client}:{found}"
+    for name in SESSION_HEADERS:
+        if session := headers.get(name):
+            return f"{client}:{session}"
+    return ""
+
+
+def _flag(headers: Mapping[str, str], name: str) -> bool | None:
+    text = headers.get(name)
+    if text is None:
+        return None
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise PoolError("bad_request", f"{name} must be true or false")
+
+
+def _data(headers: Mapping[str, str]) -> Data | None:
+    text = headers.get("x-gemini-pool-data")
+    if text is None:
+        return None
+    try:
+        return Data(text.strip().lower())
+    except ValueError:
+        raise PoolError("bad_request", "x-gemini-pool-data must be no-training or may-train") from None
+
+
+def _is_batch(headers: Mapping[str, str]) -> bool:
+    text = headers.get("x-gemini-pool-priority", "interactive").strip().lower()
+    if text not in {"interactive", "batch"}:
+        raise PoolError("bad_request", "x-gemini-pool-priority must be interactive or batch")
+    return text == "batch"

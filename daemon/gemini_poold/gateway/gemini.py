@@ -1,0 +1,134 @@
+"""The Gemini API under /v1beta, /v1 and /v1alpha: bodies in Google's own form, handed on as bytes.
+
+A body is decoded only where an alias changed the model and the body names it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+from aiohttp import web
+
+from gemini_pool.errors import PoolError
+
+from . import relay
+from .auth import presented_key
+from .exchange import Exchange
+
+Model = Mapping[str, Any]
+_PAGE, _MAX_PAGE = 50, 1000
+
+
+async def unary(exchange: Exchange) -> web.StreamResponse:
+    """generateContent and everything else that answers once."""
+    target = exchange.target
+    body = await exchange.read_body()
+    return await relay.unary(exchange, exchange.call(target.method, target.model, body))
+
+
+async def stream(exchange: Exchange) -> web.StreamResponse:
+    target = exchange.target
+    body = await exchange.read_body()
+    return await relay.stream(exchange, exchange.call(target.method, target.model, body))
+
+
+async def naming(exchange: Exchange) -> web.StreamResponse:
+    """Calls whose body may name the model again: Google refuses one that differs from the path's."""
+    target = exchange.target
+    body = await exchange.read_body()
+    call = exchange.call(target.method, target.model, body)
+    if call.model != target.model.removeprefix("models/"):
+        call.body = rename(body, f"models/{call.model}")
+    return await relay.unary(exchange, call)
+
+
+def rename(body: bytes, name: str) -> bytes:
+    """`body` with every `model` of embedContent, batchEmbedContents and countTokens set to `name`."""
+    try:
+        value: Any = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body  # Google's to refuse
+    if not isinstance(value, dict):
+        return body
+    inner = [value, value.get("generateContentRequest"), *_list(value.get("requests"))]
+    for holder in inner:
+        if isinstance(holder, dict) and "model" in holder:
+            holder["model"] = name
+    return msgspec.json.encode(value)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+HANDLERS: Mapping[str, Callable[[Exchange], Awaitable[web.StreamResponse]]] = {
+    "generateContent": unary,
+    "streamGenerateContent": stream,
+    "countTokens": naming,
+    "embedContent": naming,
+    "batchEmbedContents": naming,
+}
+
+
+async def list_models(exchange: Exchange) -> web.StreamResponse:
+    """The models of the whole pool. `/v1/models` is asked by two families: only a Bearer means OpenAI's."""
+    request = exchange.request
+    if exchange.target.version == "v1" and not request.headers.get("x-goog-api-key"):
+        bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
+        if bearer and presented_key(request.headers, ""):
+            return await list_openai_models(exchange)
+    models = await exchange.services.models.models()
+    shown, token = page(models, request.query_string)
+    answer: dict[str, Any] = {"models": shown}
+    if token:
+        answer["nextPageToken"] = token
+    return relay.json_answer(exchange, msgspec.json.encode(answer))
+
+
+async def list_openai_models(exchange: Exchange) -> web.StreamResponse:
+    models = await exchange.services.models.models()
+    data = [
+        {
+            "id": str(model["name"]).removeprefix("models/"),
+            "object": "model",
+            "created": 0,
+            "owned_by": "google",
+        }
+        for model in models
+    ]
+    return relay.json_answer(exchange, msgspec.json.encode({"object": "list", "data": data}))
+
+
+async def get_model(exchange: Exchange) -> web.StreamResponse:
+    return relay.json_answer(exchange, msgspec.json.encode(await find_model(exchange)))
+
+
+async def find_model(exchange: Exchange) -> Model:
+    """The entry of the target's model, an alias resolved; `unknown_model` when no account lists it."""
+    name = exchange.target.model.removeprefix("models/")
+    name = exchange.services.settings.aliases.get(name, name)
+    for model in await exchange.services.models.models():
+        if model["name"] == f"models/{name}":
+            return model
+    raise PoolError("unknown_model", f"no account of the pool lists a model {name}")
+
+
+def page(models: Sequence[Model], query: str) -> tuple[Sequence[Model], str]:
+    """One page of `models` as `pageSize` and `pageToken` ask, and the next page's token ("" at the end)."""
+    fields = parse_qs(query)
+    size = _int(fields, "pageSize", _PAGE) or _PAGE
+    start = _int(fields, "pageToken", 0)
+    end = start + min(size, _MAX_PAGE)
+    return models[start:end], str(end) if end < len(models) else ""
+
+
+def _int(fields: Mapping[str, list[str]], name: str, default: int) -> int:
+    text = next(iter(fields.get(name, ())), "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise PoolError("bad_request", f"{name} must be a number")
+    return int(text)

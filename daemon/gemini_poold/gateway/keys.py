@@ -1,0 +1,44 @@
+"""The local keys of the configuration, read from where they are. The default key's file is made at the first start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..config import Gateway, SecretRef
+from ..credentials.secret_ref import resolve
+from ..errors import PoolError
+from ..files import atomic_write, ensure_private_dir
+from .auth import LocalClient, LocalKeys, new_key
+
+log = logging.getLogger("gemini_pool.gateway")
+
+DEFAULT_CLIENT = "default"
+
+
+async def load(gateway: Gateway, *, state_dir: Path, environ: Mapping[str, str]) -> LocalKeys:
+    """Every client with its key. A key that cannot be read opens nothing, which the log says with the remedy."""
+    _make_default(gateway.key, state_dir)
+    wanted = [(LocalClient(DEFAULT_CLIENT), gateway.key)]
+    wanted += [(LocalClient(c.name, c.rpm, c.models), c.key) for c in gateway.clients]
+    keys: list[tuple[LocalClient, str]] = []
+    for client, ref in wanted:
+        try:
+            secret = await resolve(
+                ref, account=f"gateway key of {client.name}", environ=environ, state_dir=state_dir
+            )
+        except PoolError as error:
+            log.error("%s%s", error.message, f" ({error.hint})" if error.hint else "")
+            continue
+        keys.append((client, secret.reveal()))
+    return LocalKeys(keys)
+
+
+def _make_default(ref: SecretRef, state_dir: Path) -> None:
+    if ref != Gateway().key:
+        return
+    path = state_dir / ref.file
+    if not path.exists() and not path.is_symlink():
+        ensure_private_dir(path.parent)
+        atomic_write(path, new_key().encode() + b"\n")

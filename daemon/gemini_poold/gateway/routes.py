@@ -1,0 +1,179 @@
+"""Path -> what is meant and who answers: the gateway's one routing step, remembered per path.
+
+Order matters only where surfaces share a version prefix: under `/v1`, `models` is the Gemini API's, `projects` and
+`publishers` are Vertex's, `chat` and its like OpenAI's. A path of Google's that is not served says so (501); any
+other path is unknown (404).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from aiohttp import web
+
+from gemini_pool.errors import PoolError
+
+from . import code_assist, gemini, health, vertex
+from .errors import Shape
+from .exchange import Exchange, Target
+
+Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
+
+GEMINI_VERSIONS = frozenset({"v1beta", "v1", "v1alpha"})
+VERTEX_VERSIONS = frozenset({"v1", "v1beta1"})
+NOT_SERVED = {
+    "files": "the Files API",
+    "upload": "file uploads",
+    "download": "file downloads",
+    "cachedContents": "explicit caching",
+    "interactions": "the Interactions API",
+    "batches": "the Batch API",
+    "operations": "long-running operations",
+    "tunedModels": "tuned models",
+    "fileSearchStores": "file search stores",
+    "corpora": "corpora",
+    "agents": "agents",
+    "triggers": "triggers",
+    "environments": "environments",
+    "webhooks": "webhooks",
+    "auth_tokens": "ephemeral tokens",
+    "dynamic": "dynamic models",
+    "ws": "the Live API",
+    "reasoningEngines": "reasoning engines",
+    "endpoints": "Vertex endpoints",
+}
+OPENAI = {
+    "chat": "OpenAI's chat completions",
+    "responses": "OpenAI's responses",
+    "embeddings": "OpenAI's embeddings",
+    "images": "OpenAI's images",
+    "videos": "OpenAI's videos",
+    "audio": "OpenAI's audio",
+    "completions": "OpenAI's completions",
+}
+
+
+class Route(NamedTuple):
+    """`open`: answered without a key."""
+
+    target: Target
+    handler: Handler
+    open: bool = False
+
+
+@lru_cache(maxsize=1024)
+def route(verb: str, path: str) -> Route:
+    """Who answers `verb path` (decoded, without its query)."""
+    segments = path.split("/")[1:]
+    first = segments[0]
+    if first == "v1internal" or first.startswith("v1internal:"):
+        return _code_assist(verb, path[len("/v1internal") :])
+    if first in GEMINI_VERSIONS or first in VERTEX_VERSIONS:
+        return _versioned(verb, first, segments[1:])
+    if len(segments) == 1 and first in health.HANDLERS:
+        return _verbs(verb, Route(Target("", "", first), health.HANDLERS[first], open=True), {"GET", "HEAD"})
+    if first == "publishers":  # an SDK told that its base URL is a whole collection sends no version
+        return _vertex(verb, "v1beta1", segments)
+    if first in {"upload", "ws", "download"}:
+        return _unserved(Target("gl", "", ""), NOT_SERVED[first])
+    return _unknown(Target("", "", ""), path)
+
+
+def _versioned(verb: str, version: str, rest: list[str]) -> Route:
+    head = rest[0] if rest else ""
+    if head in {"projects", "publishers"} and version in VERTEX_VERSIONS:
+        return _vertex(verb, version, rest)
+    if version in GEMINI_VERSIONS:
+        if head == "models":
+            return _gemini(verb, version, "/".join(rest[1:]))
+        if head == "openai":
+            return _openai(verb, rest[1:])
+        if version == "v1" and head in OPENAI:
+            return _openai(verb, rest)
+        name = head.partition(":")[0]
+        if name in NOT_SERVED:
+            shape = Shape.INTERACTIONS if name == "interactions" else Shape.GOOGLE
+            return _unserved(Target("gl", version, "", shape=shape), NOT_SERVED[name])
+    return _unknown(Target("", version, ""), "/".join(["", version, *rest]))
+
+
+def _gemini(verb: str, version: str, rest: str) -> Route:
+    rest = rest.removeprefix("models/")  # `models/models/M`: seen from clients that prefix twice
+    if not rest:
+        return _verbs(verb, Route(Target("gl", version, "models"), gemini.list_models), {"GET"})
+    model, colon, method = rest.rpartition(":")
+    if not colon:
+        if "/" in rest:  # models/M/operations/ID
+            return _unserved(Target("gl", version, ""), NOT_SERVED["operations"])
+        return _verbs(verb, Route(Target("gl", version, "models", rest), gemini.get_model), {"GET"})
+    target = Target("gl", version, method, model)
+    if method not in gemini.HANDLERS:
+        return _unserved(target, f"models.{method}")
+    return _verbs(verb, Route(target, gemini.HANDLERS[method]), {"POST"})
+
+
+def _openai(verb: str, rest: list[str]) -> Route:
+    head = rest[0] if rest else ""
+    target = Target("", "", head, shape=Shape.OPENAI)
+    if rest == ["models"]:
+        return _verbs(verb, Route(target, gemini.list_openai_models), {"GET"})
+    if head in OPENAI or head in NOT_SERVED or head == "models":
+        return _unserved(target, OPENAI.get(head) or NOT_SERVED.get(head) or "OpenAI's models")
+    return _unknown(target, "/" + "/".join(rest))
+
+
+def _vertex(verb: str, version: str, rest: list[str]) -> Route:
+    target = Target("vx", version, "")
+    if rest[0] == "projects":
+        if len(rest) < 6 or rest[2] != "locations":
+            return _unserved(target, "this Vertex resource")
+        rest = rest[4:]
+    if rest[:3] != ["publishers", "google", "models"] or len(rest) > 4:
+        if rest[0] == "publishers" and len(rest) > 2 and rest[1] != "google":
+            return _unserved(target, f"models of publisher {rest[1]}")
+        return _unserved(target, NOT_SERVED.get(rest[0], "this Vertex resource"))
+    if len(rest) == 3:
+        return _verbs(verb, Route(target, vertex.list_models), {"GET"})
+    model, colon, method = rest[3].rpartition(":")
+    if not colon:
+        return _verbs(verb, Route(target._replace(model=rest[3]), vertex.get_model), {"GET"})
+    target = Target("vx", version, method, model)
+    if method not in vertex.HANDLERS:
+        return _unserved(target, f"models.{method}")
+    return _verbs(verb, Route(target, vertex.HANDLERS[method]), {"POST"})
+
+
+def _code_assist(verb: str, rest: str) -> Route:
+    target = Target("ca", "v1internal", rest.removeprefix(":"))
+    if rest.startswith("/operations/"):
+        return _verbs(verb, Route(target._replace(method="operations"), code_assist.operation), {"GET"})
+    found = code_assist.HANDLERS.get(target.method) if rest.startswith(":") else None
+    if found is None:
+        return _unserved(target, f"Code Assist's {target.method or rest}")
+    return _verbs(verb, Route(target, found.handler), {found.verb})
+
+
+def _verbs(verb: str, found: Route, allowed: set[str]) -> Route:
+    if verb in allowed:
+        return found
+
+    async def refuse(_: Exchange) -> web.StreamResponse:
+        raise PoolError("method_not_allowed", f"{verb} is not {' or '.join(sorted(allowed))}")
+
+    return Route(found.target, refuse)
+
+
+def _unserved(target: Target, what: str) -> Route:
+    async def refuse(_: Exchange) -> web.StreamResponse:
+        raise PoolError("not_served", f"gemini-pool does not serve {what} yet")
+
+    return Route(target, refuse)
+
+
+def _unknown(target: Target, path: str) -> Route:
+    async def refuse(_: Exchange) -> web.StreamResponse:
+        raise PoolError("no_such_path", f"nothing is served at {path[:200]}")
+
+    return Route(target, refuse)
