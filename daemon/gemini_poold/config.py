@@ -149,17 +149,15 @@ class Gateway(_Section, frozen=True):
         return match["six"] or match["host"], int(match["port"])
 
 
-class _Default(str):
-    """A default that can be told from the same text written by the user."""
-
-    __slots__ = ()
+# A text of its own at run time: whether the user wrote the key is told by identity, since the texts may be equal.
+_DEFAULT_TOKEN = "".join(["https://oauth2.", "googleapis.com/token"])
 
 
 class Endpoints(_Section, frozen=True):
     """Base URLs of Google's, without a slash at the end."""
 
     oauth_auth: str = "https://accounts.google.com/o/oauth2/v2/auth"
-    oauth_token: str = _Default("https://oauth2.googleapis.com/token")
+    oauth_token: str = _DEFAULT_TOKEN
     oauth_revoke: str = "https://oauth2.googleapis.com/revoke"
     oauth_userinfo: str = "https://www.googleapis.com/oauth2/v2/userinfo"
     code_assist: str = "https://cloudcode-pa.googleapis.com"
@@ -180,7 +178,7 @@ class Endpoints(_Section, frozen=True):
     @property
     def oauth_token_given(self) -> bool:
         """Whether the user set `oauth_token`: then it is used instead of a credential file's `token_uri`, too."""
-        return not isinstance(self.oauth_token, _Default)
+        return self.oauth_token is not _DEFAULT_TOKEN
 
 
 class Network(_Section, frozen=True):

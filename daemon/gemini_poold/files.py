@@ -24,25 +24,14 @@ LOCK_POLL_S = 0.02
 def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """The content of a file that is ours alone. `FileRefused` for a symbolic link, a foreign owner, any group or
     other permission, anything that is no regular file, or a file that is missing (`.missing`)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _refused_open(path, error) from None
+    fd = _open_private(path)
     with os.fdopen(fd, "rb") as file:
-        _check(os.fstat(fd), path, forbidden=0o077, mend="chmod 600")
         return _read(file.read(limit + 1), path, limit)
 
 
 def check_private(path: Path) -> None:
     """Raise what `read_private` would raise, without reading."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _refused_open(path, error) from None
-    try:
-        _check(os.fstat(fd), path, forbidden=0o077, mend="chmod 600")
-    finally:
-        os.close(fd)
+    os.close(_open_private(path))
 
 
 def create_private(path: Path) -> None:
@@ -53,12 +42,8 @@ def create_private(path: Path) -> None:
 def read_trusted(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """The content of a configuration file: it may be a link (stow, Nix) and readable by others, but the file behind
     it belongs to us or root, and nobody else may write to it. Raises `FileRefused` like `read_private`."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _refused_open(path, error) from None
+    fd = _open_checked(path, os.O_RDONLY, forbidden=0o022, mend="chmod go-w", root_too=True)
     with os.fdopen(fd, "rb") as file:
-        _check(os.fstat(fd), path, forbidden=0o022, mend="chmod go-w", root_too=True)
         return _read(file.read(limit + 1), path, limit)
 
 
@@ -71,13 +56,9 @@ def ensure_private_dir(path: Path) -> None:
         _make_dirs(path)
     info = os.lstat(path)
     if stat.S_ISLNK(info.st_mode):
-        raise FileRefused(
-            f"{path} is a symbolic link", path=str(path), hint=f"make it a folder: rm {_q(path)}"
-        )
+        raise FileRefused(f"{path} is a symbolic link", path=str(path), hint=f"rm {_q(path)}")
     if not stat.S_ISDIR(info.st_mode):
-        raise FileRefused(
-            f"{path} is not a folder", path=str(path), hint=f"move it away: mv {_q(path)} {_q(path)}.old"
-        )
+        raise FileRefused(f"{path} is not a folder", path=str(path), hint=f"mv {_q(path)} {_q(path)}.old")
     _check_owner(info, path, root_too=False)
     if info.st_mode & 0o077:
         raise FileRefused(
@@ -102,7 +83,7 @@ def atomic_write(path: Path, data: bytes, *, mode: int = 0o600, generations: int
 def atomic_write_locked(path: Path, data: bytes, *, mode: int = 0o600, generations: int = 0) -> None:
     """`atomic_write` for a caller that holds `locked(path)`, because it read before it writes."""
     if path.is_symlink():
-        raise FileRefused(f"{path} is a symbolic link", path=str(path), hint=f"make it a file: rm {_q(path)}")
+        raise FileRefused(f"{path} is a symbolic link", path=str(path), hint=f"rm {_q(path)}")
     _sweep(path)
     temporary = _write_temporary(path, data, mode)
     try:
@@ -153,7 +134,7 @@ def _wait_flock(fd: int, lock: Path, timeout_s: float) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                hint = f"see who holds it: fuser {_q(lock)}"
+                hint = f"fuser {_q(lock)}"
                 raise FileRefused(f"{lock} is held by another process", path=str(lock), hint=hint) from None
             time.sleep(LOCK_POLL_S)
 
@@ -211,7 +192,25 @@ def _make_dirs(path: Path) -> None:
     path.chmod(0o700)
 
 
-def _check(info: os.stat_result, path: Path, *, forbidden: int, mend: str, root_too: bool = False) -> None:
+def _open_private(path: Path) -> int:
+    return _open_checked(path, os.O_RDONLY | os.O_NOFOLLOW, forbidden=0o077, mend="chmod 600")
+
+
+def _open_checked(path: Path, flags: int, *, forbidden: int, mend: str, root_too: bool = False) -> int:
+    """Open first, then judge what was opened: nobody can exchange it in between. O_NONBLOCK: a pipe must not hang."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _refused_open(path, error) from None
+    try:
+        _check(os.fstat(fd), path, forbidden=forbidden, mend=mend, root_too=root_too)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(info: os.stat_result, path: Path, *, forbidden: int, mend: str, root_too: bool) -> None:
     if not stat.S_ISREG(info.st_mode):
         raise FileRefused(f"{path} is not a regular file", path=str(path))
     _check_owner(info, path, root_too=root_too)
@@ -239,7 +238,7 @@ def _refused_open(path: Path, error: OSError) -> FileRefused:
     if isinstance(error, FileNotFoundError):
         return FileRefused(f"{path} does not exist", path=str(path), missing=True)
     if path.is_symlink() and not isinstance(error, PermissionError):
-        hint = f'put the file itself there: cp --remove-destination "$(readlink -f {_q(path)})" {_q(path)}'
+        hint = f"cp -p {_q(path)} {_q(path)}.new && mv {_q(path)}.new {_q(path)}"  # the file itself, in its place
         return FileRefused(f"{path} is a symbolic link", path=str(path), hint=hint)
     return FileRefused(f"{path} cannot be read: {error.strerror}", path=str(path))
 

@@ -29,6 +29,8 @@ MAX_MESSAGE = 8192
 # Libraries that narrate at INFO what is of no use to our users.
 QUIET = ("watchfiles", "aiohttp.access", "asyncio", "google", "urllib3")
 
+_ours: set[logging.Handler] = set()  # what `setup` installed, so that it replaces nobody else's handlers
+
 _MASK = "***"
 _SECRETS = re.compile(
     r"""(?P<keep>\b(?:Bearer|Basic)\s+|(?<![\w-])(?:key|access_token|refresh_token|id_token|client_secret|assertion|code)
@@ -64,10 +66,11 @@ def setup(
         handler = logging.StreamHandler(stream)
         handler.setFormatter(LineFormatter())
     root = logging.getLogger()
-    for old in [old for old in root.handlers if getattr(old, "of_gemini_pool", False)]:
+    for old in [old for old in root.handlers if old in _ours]:
         root.removeHandler(old)
+        _ours.discard(old)
         old.close()
-    handler.of_gemini_pool = True  # type: ignore[attr-defined]
+    _ours.add(handler)
     root.addHandler(handler)
     set_level(level)
 

@@ -75,7 +75,8 @@ class Source:
             key = (*key, unknown["name"])
             return self.invalid(f"unknown key {dotted(key)}", key, hint=_closest(unknown["name"], known))
         if missing := _MISSING.match(problem):
-            return self.invalid(f"{dotted((*key, missing['name']))} is missing", key)
+            key = (*key, missing["name"])
+            return self.invalid(f"{dotted(key)} is missing", key)
         problem = problem[:1].lower() + problem[1:]
         return self.invalid(f"{dotted(key)}: {problem}" if key else problem, key)
 

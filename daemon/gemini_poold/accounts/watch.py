@@ -104,10 +104,11 @@ def _digest(path: Path) -> str:
         return ""
     except OSError as error:
         return f"unreadable: {error.errno}"
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(fd)
+        return "not a file"
     with os.fdopen(fd, "rb") as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            return "not a file"
         if info.st_mode & 0o022 or info.st_uid not in {0, os.geteuid()}:
             return f"refused: {info.st_mode:o} {info.st_uid}"  # so that mending it is news, too
         return digest_of(file.read(MAX_BYTES))
