@@ -57,7 +57,10 @@ def test_headers():
     """A quota project goes with OAuth on the Developer API only."""
     json_only = {"Content-Type": "application/json"}
     assert GOOGLE[GL].headers(Account("a", GL), project="p") == json_only
-    assert GOOGLE[GL].headers(Account("a", GL, credential="oauth"), project="p") == {**json_only, "x-goog-user-project": "p"}
+    assert GOOGLE[GL].headers(Account("a", GL, credential="oauth"), project="p") == {
+        **json_only,
+        "x-goog-user-project": "p",
+    }
     assert GOOGLE[GL].headers(Account("a", GL, credential="oauth"), project="") == json_only
     assert GOOGLE[CA].headers(Account("a", CA), project="p") == json_only
     assert GOOGLE[VX].headers(Account("a", VX), project="p") == json_only

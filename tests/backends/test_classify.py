@@ -59,7 +59,9 @@ def denied(name, backend, body, **more):
 
 
 def error(code, message, *details, **more):
-    return {"error": {"code": code, "message": message, **({"details": list(details)} if details else {}), **more}}
+    return {
+        "error": {"code": code, "message": message, **({"details": list(details)} if details else {}), **more}
+    }
 
 
 LICENCE = "https://cloud.google.com/gemini/docs/codeassist/request-license"
@@ -196,7 +198,9 @@ def test_row(row):
     outcome = classify(row.backend, row.body, row.status, row.headers)
     assert (outcome.kind, outcome.scope) == (row.kind, row.scope)
     assert outcome.until == row.until or (
-        outcome.until is not None and row.until is not None and isclose(outcome.until, row.until, abs_tol=0.01)
+        outcome.until is not None
+        and row.until is not None
+        and isclose(outcome.until, row.until, abs_tol=0.01)
     )
     assert (outcome.told, outcome.state, outcome.url) == (row.told, row.state, row.url)
     assert outcome.quota_window == row.window
@@ -231,7 +235,10 @@ def test_quota_value():
 
 def test_signature_is_marked():
     """A refused thought signature can be told from other bad requests, because it may be cured."""
-    for words in ("Corrupted thought signature.", "Function call is missing a thought_signature in functionCall parts."):
+    for words in (
+        "Corrupted thought signature.",
+        "Function call is missing a thought_signature in functionCall parts.",
+    ):
         assert classify(GL, error(400, words)).source == refusals.SIGNATURE_SOURCE
     assert classify(GL, r.invalid_argument()).source != refusals.SIGNATURE_SOURCE
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gemini_poold.backends.durations import LONGEST_S, bounded_s, delay_in_text_s, duration_s, instant, retry_after_s
+from gemini_poold.backends.durations import (
+    LONGEST_S,
+    bounded_s,
+    delay_in_text_s,
+    duration_s,
+    instant,
+    retry_after_s,
+)
 
 NOW = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
 

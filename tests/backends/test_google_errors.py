@@ -20,7 +20,12 @@ INFO = {
     "metadata": {"model": "gemini-2.5-pro", "quotaResetDelay": "19h14m47.123s"},
 }
 ERROR = {
-    "error": {"code": 429, "message": "You have exhausted your capacity.", "status": "RESOURCE_EXHAUSTED", "details": [INFO]}
+    "error": {
+        "code": 429,
+        "message": "You have exhausted your capacity.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [INFO],
+    }
 }
 
 
@@ -63,7 +68,11 @@ def nbsp(body):
 def test_envelopes(body):
     """One error, however it is wrapped, is read the same."""
     error = reading(body)
-    assert (error.status, error.reason, error.domain) == (429, "QUOTA_EXHAUSTED", "cloudcode-pa.googleapis.com")
+    assert (error.status, error.reason, error.domain) == (
+        429,
+        "QUOTA_EXHAUSTED",
+        "cloudcode-pa.googleapis.com",
+    )
     assert error.message == "You have exhausted your capacity."
     assert error.metadata["model"] == "gemini-2.5-pro"
     assert (error.delays[0].source, error.delays[0].seconds) == ("quotaResetDelay", pytest.approx(69_287.123))
@@ -78,7 +87,9 @@ def test_raw_line_breaks_in_message():
 
 def test_outer_details_survive():
     """What only the outer error holds is kept when the inner one has none of it."""
-    outer = {"error": {"message": json.dumps({"error": {"code": 429, "message": "inner"}}), "details": [INFO]}}
+    outer = {
+        "error": {"message": json.dumps({"error": {"code": 429, "message": "inner"}}), "details": [INFO]}
+    }
     error = reading(outer)
     assert (error.message, error.reason) == ("inner", "QUOTA_EXHAUSTED")
 
@@ -139,8 +150,16 @@ def delay(*, headers=None, retry=None, metadata=None, message="x"):
         ({"headers": {"Retry-After": "Wed, 18 Nov 2026 11:07:40 GMT"}}, "Retry-After", 60),
         ({"retry": "9s", "metadata": {"quotaResetDelay": "5s"}}, "RetryInfo", 9),
         ({"retry": {"seconds": "4"}}, "RetryInfo", 4),
-        ({"metadata": {"quotaResetDelay": "1h16m0.667s", "quotaResetTimeStamp": "2026-11-24T08:00:00Z"}}, "quotaResetDelay", 4560.667),
-        ({"metadata": {"quotaResetTimeStamp": "2026-11-18T12:06:40Z"}, "message": "retry in 1s"}, "quotaResetTimeStamp", 3600),
+        (
+            {"metadata": {"quotaResetDelay": "1h16m0.667s", "quotaResetTimeStamp": "2026-11-24T08:00:00Z"}},
+            "quotaResetDelay",
+            4560.667,
+        ),
+        (
+            {"metadata": {"quotaResetTimeStamp": "2026-11-18T12:06:40Z"}, "message": "retry in 1s"},
+            "quotaResetTimeStamp",
+            3600,
+        ),
         ({"message": "Please retry in 44.09s"}, "text", 44.09),
         ({"message": "quota will reset after 19h14m47s"}, "text", 69_287),
         # nonsense is passed over
@@ -209,7 +228,7 @@ def test_window(name, window):
     ],
 )
 def test_limit_zero_in_text(message, zero):
-    """"limit: 0" means no access; "limit: 0.5" does not."""
+    """ "limit: 0" means no access; "limit: 0.5" does not."""
     assert reading({"error": {"code": 429, "message": message}}).limit_zero is zero
 
 
@@ -221,9 +240,19 @@ def test_violations():
         "quotaDimensions": {"location": "global", "model": "gemini-3-flash"},
         "quotaValue": "250000",
     }
-    body = {"error": {"code": 429, "details": [{"@type": RPC + "QuotaFailure", "violations": [violation, "junk"]}]}}
+    body = {
+        "error": {
+            "code": 429,
+            "details": [{"@type": RPC + "QuotaFailure", "violations": [violation, "junk"]}],
+        }
+    }
     (found,) = reading(body).violations
-    assert (found.value, found.model, found.window, found.counts_tokens) == (250_000.0, "gemini-3-flash", "minute", True)
+    assert (found.value, found.model, found.window, found.counts_tokens) == (
+        250_000.0,
+        "gemini-3-flash",
+        "minute",
+        True,
+    )
 
 
 @pytest.mark.parametrize(

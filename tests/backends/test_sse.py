@@ -93,7 +93,12 @@ def test_count():
 
 def test_marked():
     """Only the events with a mark are found, each once, in order, with their exact bounds."""
-    events = [b'data: {"a":1}\r\n\r\n', b'data: {"error":1,"finishReason":2}\r\n\r\n', b"data: 3\r\n\r\n", b'data: {"error":4}\r\n\r\n']
+    events = [
+        b'data: {"a":1}\r\n\r\n',
+        b'data: {"error":1,"finishReason":2}\r\n\r\n',
+        b"data: 3\r\n\r\n",
+        b'data: {"error":4}\r\n\r\n',
+    ]
     block = b"".join(events)
     found = [block[a:b] for a, b in sse.marked(block, sse.ERROR, sse.FINISH)]
     assert found == [events[1], events[3]]

@@ -43,7 +43,12 @@ def test_same_dialect_is_untouched(backend, surface):
 
 def test_wrap():
     """Developer API to Code Assist: wrapped, model bare, project of the account, made-up ids, all else as it was."""
-    body = {"contents": HI, "systemInstruction": {"parts": [{"text": "x"}]}, "generationConfig": {"temperature": 1}, "model": "models/y"}
+    body = {
+        "contents": HI,
+        "systemInstruction": {"parts": [{"text": "x"}]},
+        "generationConfig": {"temperature": 1},
+        "model": "models/y",
+    }
     out = write(CA, "gl", body, model="models/gemini-3-pro-preview")
     session = out["request"].pop("session_id")
     assert len(session) == len(out.pop("user_prompt_id")) == 36
@@ -64,7 +69,10 @@ def test_wrap_ids():
 def test_rewrap():
     """Code Assist to Code Assist: our model and project, the request byte for byte, no credits spent unasked."""
     request = '{"contents": [ ], "session_id":"s",  "x": 1.50}'
-    body = ('{"model":"a","project":"theirs","user_prompt_id":"u#0","enabled_credit_types":["GOOGLE_ONE_AI"],"request":%s}' % request).encode()
+    body = (
+        '{"model":"a","project":"theirs","user_prompt_id":"u#0","enabled_credit_types":["GOOGLE_ONE_AI"],"request":%s}'
+        % request
+    ).encode()
     out = CA.request("ca", "streamGenerateContent", M, body, project="ours")
     assert request.encode() in out
     parts = json.loads(out)
@@ -75,7 +83,12 @@ def test_rewrap():
 @pytest.mark.parametrize("backend", [GL, VX])
 def test_unwrap(backend):
     """Code Assist's clients are served elsewhere: wrapper, session and prompt ids gone, the rest there."""
-    body = {"model": M, "project": "x", "user_prompt_id": "u", "request": {"contents": HI, "session_id": "s", "toolConfig": {}}}
+    body = {
+        "model": M,
+        "project": "x",
+        "user_prompt_id": "u",
+        "request": {"contents": HI, "session_id": "s", "toolConfig": {}},
+    }
     assert write(backend, "ca", body) == {"contents": HI, "toolConfig": {}}
 
 
@@ -151,7 +164,9 @@ CLEANED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("backend", "surface"), [(CA, "gl"), (VX, "gl"), (CA, "vx"), (GL, "vx"), (GL, "ca"), (VX, "ca")])
+@pytest.mark.parametrize(
+    ("backend", "surface"), [(CA, "gl"), (VX, "gl"), (CA, "vx"), (GL, "vx"), (GL, "ca"), (VX, "ca")]
+)
 def test_history_is_cleaned_between_dialects(backend, surface):
     """Signatures are valid only where they were made: sentinels on calls, none elsewhere, no thoughts."""
     body = {"contents": HISTORY}
@@ -174,12 +189,18 @@ def test_cleaned_body(form):
     assert translate.cleaned_body(form, json.dumps({"contents": HI, "request": {}}).encode()) is None
 
 
-@pytest.mark.parametrize("contents", [None, "x", [1], [{"parts": "x"}], [{"parts": [1]}], {}, [{"role": "model"}]])
+@pytest.mark.parametrize(
+    "contents", [None, "x", [1], [{"parts": "x"}], [{"parts": [1]}], {}, [{"role": "model"}]]
+)
 def test_odd_history_is_googles_business(contents):
     """Contents of a wrong shape are passed on as they are: Google says best what is wrong."""
     body = {"contents": contents, "x": {"thoughtSignature": 1, "functionCall": 2}}
     out = write(VX, "gl", body)["contents"]
-    roles = [{"role": "user", **c} for c in contents] if isinstance(contents, list) and contents != [1] else contents
+    roles = (
+        [{"role": "user", **c} for c in contents]
+        if isinstance(contents, list) and contents != [1]
+        else contents
+    )
     assert out == roles
 
 
@@ -213,26 +234,51 @@ def test_wrapped(backend):
     """A Code Assist client gets its wrapper, with the trace id that it overwrites the response id with."""
     out = backend.event("ca", b'{"candidates":[],"responseId":"r1"}')
     assert json.loads(out) == {"response": {"candidates": [], "responseId": "r1"}, "traceId": "r1"}
-    assert json.loads(backend.response("ca", "streamGenerateContent", ANSWER)) == {"response": json.loads(ANSWER)}
+    assert json.loads(backend.response("ca", "streamGenerateContent", ANSWER)) == {
+        "response": json.loads(ANSWER)
+    }
     assert backend.event("gl", ANSWER) is ANSWER
 
 
 def test_transparent():
     """Only Code Assist and the others differ."""
-    assert [b.transparent(s) for b in (GL, VX, CA) for s in ("gl", "vx", "ca")] == [True, True, False] * 2 + [False, False, True]
+    assert [b.transparent(s) for b in (GL, VX, CA) for s in ("gl", "vx", "ca")] == [True, True, False] * 2 + [
+        False,
+        False,
+        True,
+    ]
 
 
 def test_reading():
     """Usage, finish, block and error are read from either dialect."""
-    meta = {"promptTokenCount": 10, "candidatesTokenCount": 2, "thoughtsTokenCount": 5, "totalTokenCount": 17, "cachedContentTokenCount": 3}
+    meta = {
+        "promptTokenCount": 10,
+        "candidatesTokenCount": 2,
+        "thoughtsTokenCount": 5,
+        "totalTokenCount": 17,
+        "cachedContentTokenCount": 3,
+    }
     answer = {"candidates": [{"finishReason": "SAFETY", "content": {}}], "usageMetadata": meta}
     for reading in (GL.read(json.dumps(answer).encode()), CA.read(json.dumps({"response": answer}).encode())):
         u = reading.usage
-        assert (u.input_tokens, u.output_tokens, u.cached_tokens, u.thought_tokens, u.total_tokens) == (10, 7, 3, 5, 17)
-        assert (reading.finish_reason, reading.finished, reading.error, reading.empty) == ("SAFETY", True, False, False)
+        assert (u.input_tokens, u.output_tokens, u.cached_tokens, u.thought_tokens, u.total_tokens) == (
+            10,
+            7,
+            3,
+            5,
+            17,
+        )
+        assert (reading.finish_reason, reading.finished, reading.error, reading.empty) == (
+            "SAFETY",
+            True,
+            False,
+            False,
+        )
     blocked = GL.read(b'{"promptFeedback":{"blockReason":"SAFETY"}}')
     assert (blocked.finish_reason, blocked.finished) == ("BLOCKED_SAFETY", True)
-    assert not GL.read(b'{"candidates":[{"finishReason":"FINISH_REASON_UNSPECIFIED"},{"finishReason":null}]}').finished
+    assert not GL.read(
+        b'{"candidates":[{"finishReason":"FINISH_REASON_UNSPECIFIED"},{"finishReason":null}]}'
+    ).finished
     assert GL.read(b'{"error":{"code":1}}').error and CA.read(b'{"error":{"code":1}}').error
     assert GL.read(b'[{"error":{"code":1}}]').error and CA.read(b'[{"error":{"code":1}}]').error
     assert GL.read(b"{}").empty and CA.read(b"{}").empty and CA.read(b'{"response":{}}').empty
@@ -305,12 +351,20 @@ def test_embed_developer_api():
 
 def test_embed_vertex():
     """Embeddings become a prediction and come back as an embedding."""
-    body = {"model": "models/e", "content": {"parts": [{"text": "x"}]}, "taskType": "RETRIEVAL_DOCUMENT", "title": "t", "outputDimensionality": 768}
+    body = {
+        "model": "models/e",
+        "content": {"parts": [{"text": "x"}]},
+        "taskType": "RETRIEVAL_DOCUMENT",
+        "title": "t",
+        "outputDimensionality": 768,
+    }
     assert write(VX, "gl", body, method="embedContent") == {
         "instances": [{"content": "x", "task_type": "RETRIEVAL_DOCUMENT", "title": "t"}],
         "parameters": {"outputDimensionality": 768},
     }
-    assert write(VX, "gl", {"content": {"parts": [{"text": "x"}]}}, method="embedContent") == {"instances": [{"content": "x"}]}
+    assert write(VX, "gl", {"content": {"parts": [{"text": "x"}]}}, method="embedContent") == {
+        "instances": [{"content": "x"}]
+    }
     answer = b'{"predictions":[{"embeddings":{"values":[0.10, 2],"statistics":{"token_count":4,"truncated":false}}}]}'
     assert VX.response("gl", "embedContent", answer) == b'{"embedding":{"values":[0.10, 2]}}'
     assert VX.read(answer).usage.input_tokens == 4
@@ -345,14 +399,20 @@ VALUE = st.recursive(
 PART = st.builds(lambda text: {"text": text}, st.text(max_size=20)) | st.builds(
     lambda data: {"inlineData": {"mimeType": "image/png", "data": data}}, st.text("abcd=", max_size=8)
 )
-CONTENT = st.fixed_dictionaries({"role": st.sampled_from(["user", "model"]), "parts": st.lists(PART, max_size=3)})
+CONTENT = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "model"]), "parts": st.lists(PART, max_size=3)}
+)
 BODY = st.fixed_dictionaries(
     {"contents": st.lists(CONTENT, max_size=3)},
     optional={
         "systemInstruction": VALUE,
-        "tools": st.just([{"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"type": "object"}}]}]),
+        "tools": st.just(
+            [{"functionDeclarations": [{"name": "f", "parametersJsonSchema": {"type": "object"}}]}]
+        ),
         "toolConfig": VALUE,
-        "generationConfig": st.dictionaries(st.sampled_from(["temperature", "topP", "thinkingConfig"]), VALUE, max_size=3),
+        "generationConfig": st.dictionaries(
+            st.sampled_from(["temperature", "topP", "thinkingConfig"]), VALUE, max_size=3
+        ),
     },
 )
 

@@ -109,7 +109,14 @@ def test_book():
     """Readings of an account are replaced as a whole; the tightest share that still speaks is known."""
     quotas = Quotas()
     assert quotas.tightest("a", NOW) is None
-    quotas.seen("a", [read(fraction=0.5), read(fraction=0.2, model="gemini-3-pro-preview"), read(fraction=0.0, resets_at=0.0, model="x")])
+    quotas.seen(
+        "a",
+        [
+            read(fraction=0.5),
+            read(fraction=0.2, model="gemini-3-pro-preview"),
+            read(fraction=0.0, resets_at=0.0, model="x"),
+        ],
+    )
     assert quotas.tightest("a", NOW) == 0.2
     assert quotas.tightest("a", NOW + 3600) is None
     assert quotas.last("a", "gemini-2.5-pro").fraction == 0.5

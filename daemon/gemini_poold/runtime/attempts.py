@@ -73,7 +73,7 @@ class Attempts:
     """The life of one call. `lease` is None whenever none is held."""
 
     __slots__ = (
-        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "emptied", "first_byte_s", "lease",
+        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "emptied", "first_byte_s", "generation", "lease",
         "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
     )  # fmt: skip
 
@@ -89,6 +89,7 @@ class Attempts:
         self.wait_s = 0.0
         self.sent_at = 0.0  # monotonic
         self.first_byte_s: float | None = None
+        self.generation = 0  # of the token that was sent
         self.renewed = False  # this lease's token was renewed after a 401
         self.cleaned = False  # the history was cleaned after Google called a signature corrupted
         self.emptied = False  # a stream without events was repeated

@@ -35,8 +35,11 @@ class Tokens(Protocol):
     def headers_nowait(self, account_id: str) -> Mapping[str, str] | None:
         """The credential's headers, ready to send; None when there is no valid token."""
 
-    async def renew(self, account_id: str, reason: str) -> object:
-        """A new token, one renewal for all who ask at once. Raises PoolError."""
+    def generation(self, account_id: str) -> int:
+        """The number of that token: given back with its 401."""
+
+    async def renew(self, account_id: str, reason: str = ..., *, generation: int | None = ...) -> object:
+        """A valid token ("request"), or another one ("unauthorized"). Raises PoolError."""
 
 
 class Dispatcher:
@@ -148,7 +151,7 @@ class Dispatcher:
             if 200 <= response.status < 300:
                 run.first_byte()
                 return response
-            await self._refused(run, response, headers)
+            await self._refused(run, response)
         except UpstreamFailure as failure:
             run.fail(run.backend.classify_failure(failure))
         return None
@@ -157,16 +160,17 @@ class Dispatcher:
         """What to send besides the body. None: the account's token is gone, and cannot be had now."""
         token = self._tokens.headers_nowait(run.account.id)
         if token is None:  # it ended between the grant and now
-            token = await self._renewed(run, "missing")
+            token = await self._renewed(run, "request")
             if token is None:
                 return None
+        run.generation = self._tokens.generation(run.account.id)
         headers = run.backend.headers(run.account, project=project)
         if run.call.headers:
             headers = {**run.call.headers, **headers}
         headers.update(token)
         return headers
 
-    async def _refused(self, run: Attempts, response: Response, sent: Mapping[str, str]) -> None:
+    async def _refused(self, run: Attempts, response: Response) -> None:
         """Read a refusal and act on it. Returns when another attempt is worth it (the lease may still be held)."""
         try:
             body = await response.read(MAX_ERROR)
@@ -178,12 +182,9 @@ class Dispatcher:
             status, headers, body, model=run.call.model, now=self._clock.now(), account=run.account
         )
         if outcome.kind is Kind.UNAUTHENTICATED and not run.renewed:
-            run.renewed = True
-            now = self._tokens.headers_nowait(run.account.id)
-            if (now is not None and not now.items() <= sent.items()) or await self._renewed(run, "refused"):
-                return  # the same account once more
-            if run.lease is None:
-                return
+            run.renewed = True  # the same account once more, if there is another token
+            await self._renewed(run, "unauthorized")
+            return
         if outcome.source == refusals.SIGNATURE_SOURCE and not run.cleaned:
             run.cleaned = True
             return
@@ -192,7 +193,7 @@ class Dispatcher:
     async def _renewed(self, run: Attempts, reason: str) -> Mapping[str, str] | None:
         """Headers with a new token. None: there is none to be had; the lease is settled."""
         try:
-            await self._tokens.renew(run.account.id, reason)
+            await self._tokens.renew(run.account.id, reason, generation=run.generation)
         except PoolError as error:
             run.fail(_unauthenticated(error.message))
             return None
