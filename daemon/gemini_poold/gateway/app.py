@@ -96,7 +96,10 @@ class Gateway:
         self.close_listeners()
         servers = [door.server for door in self._doors if door.server is not None]
         self._doors.clear()
-        await asyncio.gather(*(server.shutdown(grace_s) for server in servers))
+        for server in servers:
+            server.pre_shutdown()  # idle connections go at once
+        # aiohttp takes 0 for "without end".
+        await asyncio.gather(*(server.shutdown(max(grace_s, 0.01)) for server in servers))
 
     async def _open_tcp(self, listen: tuple[str, int] | None, given: Sequence[socket.socket]) -> str:
         try:
@@ -226,34 +229,28 @@ def _finish(exchange: Exchange) -> None:
     level = logging.INFO if exchange.client is not None else logging.DEBUG
     if not log.isEnabledFor(level):
         return
-    client = exchange.client.name if exchange.client is not None else "-"
     usage = exchange.usage
     log.log(
         level,
-        "%s %s %s: %s %d from %s in %.0f ms",
-        client,
+        "%s %s: %d %s in %.0f ms; %d attempts, waited %.0f ms; %d bytes in, %d out; %d tokens in, %d out",
+        target.surface or "-",
         target.method or "-",
-        exchange.model or "-",
-        exchange.outcome,
         exchange.status,
-        exchange.account or "-",
+        exchange.finish or exchange.outcome,
         took_s * 1000,
+        exchange.attempts,
+        exchange.wait_s * 1000,
+        exchange.bytes_in,
+        exchange.bytes_out,
+        usage.input_tokens if usage else 0,
+        usage.output_tokens if usage else 0,
         extra={
-            "client": client,
-            "surface": target.surface,
-            "method": target.method,
+            "event": "request",
+            "client": exchange.client.name if exchange.client is not None else "",
             "model": exchange.model,
             "account": exchange.account,
-            "attempts": exchange.attempts,
-            "wait_ms": int(exchange.wait_s * 1000),
-            "total_ms": int(took_s * 1000),
-            "status": exchange.status,
-            "outcome": exchange.outcome,
-            "finish": exchange.finish,
-            "bytes_in": exchange.bytes_in,
-            "bytes_out": exchange.bytes_out,
-            "input_tokens": usage.input_tokens if usage else 0,
-            "output_tokens": usage.output_tokens if usage else 0,
+            "request": exchange.name,
+            "code": "" if exchange.outcome == "ok" else exchange.outcome,
         },
     )
 

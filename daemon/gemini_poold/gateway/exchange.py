@@ -55,6 +55,7 @@ class Exchange:
         "client",
         "finish",
         "model",
+        "name",
         "origin",
         "outcome",
         "request",
@@ -77,6 +78,7 @@ class Exchange:
         self.client: LocalClient | None = None
         self.shape = target.shape
         self.model = target.model
+        self.name = ""  # the request's id, over all of its attempts
         self.account = ""
         self.attempts = 0
         self.wait_s = 0.0
@@ -121,6 +123,7 @@ class Exchange:
         client = self.client
         assert client is not None
         client.check_model(name)
+        self.name = f"{_run}{next(_count):x}"
         headers = self.request.headers
         wait_s = _wait_s(headers, settings.max_wait_s)
         return Call(
@@ -129,7 +132,7 @@ class Exchange:
             model=name,
             body=body,
             request=Request(
-                id=f"{_run}{next(_count):x}",
+                id=self.name,
                 model=name,
                 method=method,
                 session=_session(headers, client.name, session),

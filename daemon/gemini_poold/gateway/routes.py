@@ -66,7 +66,7 @@ class Route(NamedTuple):
 @lru_cache(maxsize=1024)
 def route(verb: str, path: str) -> Route:
     """Who answers `verb path` (decoded, without its query)."""
-    segments = path.split("/")[1:]
+    segments = path.removeprefix("/").split("/")
     first = segments[0]
     if first == "v1internal" or first.startswith("v1internal:"):
         return _code_assist(verb, path[len("/v1internal") :])

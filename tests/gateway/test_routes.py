@@ -1,0 +1,116 @@
+"""Which path means what."""
+
+import pytest
+
+from gemini_poold.gateway import code_assist, gemini, health, vertex
+from gemini_poold.gateway.errors import Shape
+from gemini_poold.gateway.routes import route
+
+GENERATE = [
+    ("/v1beta/models/m:generateContent", "gl", "v1beta", "m"),
+    ("/v1/models/m:generateContent", "gl", "v1", "m"),
+    ("/v1alpha/models/m:generateContent", "gl", "v1alpha", "m"),
+    ("/v1beta/models/models/m:generateContent", "gl", "v1beta", "m"),
+    ("/v1/projects/p/locations/l/publishers/google/models/m:generateContent", "vx", "v1", "m"),
+    ("/v1beta1/projects/p/locations/l/publishers/google/models/m:generateContent", "vx", "v1beta1", "m"),
+    ("/v1/publishers/google/models/m:generateContent", "vx", "v1", "m"),
+    ("/v1beta1/publishers/google/models/m:generateContent", "vx", "v1beta1", "m"),
+    ("/publishers/google/models/m:generateContent", "vx", "v1beta1", "m"),
+    ("/v1internal:generateContent", "ca", "v1internal", ""),
+]
+
+
+@pytest.mark.parametrize(("path", "surface", "version", "model"), GENERATE)
+def test_generate_on_every_surface(path, surface, version, model):
+    """Each family's path names its surface, version and model."""
+    target = route("POST", path).target
+    assert target[:4] == (surface, version, "generateContent", model)
+    assert not route("POST", path).open
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "handler"),
+    [
+        ("GET", "/v1beta/models", gemini.list_models),
+        ("GET", "/v1beta/models/", gemini.list_models),
+        ("GET", "/v1beta/models/m", gemini.get_model),
+        ("GET", "/v1beta/openai/models", gemini.list_openai_models),
+        ("GET", "/v1beta1/publishers/google/models", vertex.list_models),
+        ("GET", "/v1/projects/p/locations/l/publishers/google/models/m", vertex.get_model),
+        ("POST", "/v1beta/models/m:embedContent", gemini.naming),
+        ("POST", "/v1beta/models/m:batchEmbedContents", gemini.naming),
+        ("POST", "/v1internal:loadCodeAssist", code_assist.load),
+        ("GET", "/v1internal:getCodeAssistGlobalUserSetting", code_assist.user_setting),
+        ("GET", "/v1internal/operations/x", code_assist.operation),
+        ("GET", "/healthz", health.healthz),
+        ("HEAD", "/readyz", health.readyz),
+        ("GET", "/metrics", health.metrics),
+    ],
+)
+def test_the_other_calls(verb, path, handler):
+    """Lists, set-up calls and probes."""
+    assert route(verb, path).handler is handler
+
+
+def test_only_probes_are_open():
+    """Health and metrics need no key; everything else does."""
+    assert route("GET", "/healthz").open
+    assert not route("GET", "/v1beta/models").open
+    assert not route("GET", "/nowhere").open
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("/v1beta/files", Shape.GOOGLE),
+        ("/v1beta/files:register", Shape.GOOGLE),
+        ("/upload/v1beta/files", Shape.GOOGLE),
+        ("/v1beta/cachedContents/x", Shape.GOOGLE),
+        ("/v1beta/interactions", Shape.INTERACTIONS),
+        ("/v1beta/models/m:predict", Shape.GOOGLE),
+        ("/v1beta/models/m/operations/1", Shape.GOOGLE),
+        ("/v1beta/tunedModels/m:generateContent", Shape.GOOGLE),
+        ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Shape.GOOGLE),
+        ("/v1alpha/auth_tokens", Shape.GOOGLE),
+        ("/v1/chat/completions", Shape.OPENAI),
+        ("/v1beta/openai/chat/completions", Shape.OPENAI),
+        ("/v1/responses", Shape.OPENAI),
+        ("/v1/embeddings", Shape.OPENAI),
+        ("/v1beta1/projects/p/locations/l/endpoints/openapi/chat/completions", Shape.GOOGLE),
+        ("/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", Shape.GOOGLE),
+        ("/v1internal:setCodeAssistGlobalUserSetting", Shape.GOOGLE),
+    ],
+)
+async def test_what_google_has_and_we_have_not(path, shape):
+    """A 501 in the surface's form that names what is missing."""
+    found = route("POST", path)
+    assert found.target.shape is shape
+    assert await _code(found) == "not_served"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nowhere", "/v1", "/v1beta/", "/v2/models", "/healthz/x", "", "/computeMetadata/v1/"]
+)
+async def test_unknown_paths(path):
+    """Anything else is a 404."""
+    assert await _code(route("GET", path)) == "no_such_path"
+
+
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [
+        ("GET", "/v1beta/models/m:generateContent"),
+        ("POST", "/v1beta/models"),
+        ("POST", "/healthz"),
+        ("GET", "/v1internal:loadCodeAssist"),
+    ],
+)
+async def test_wrong_verbs(verb, path):
+    """The path is known, the verb is not its."""
+    assert await _code(route(verb, path)) == "method_not_allowed"
+
+
+async def _code(found):
+    with pytest.raises(Exception) as caught:
+        await found.handler(None)
+    return caught.value.code
