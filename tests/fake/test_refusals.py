@@ -55,9 +55,13 @@ async def test_both_spellings_are_known(asker: Asker) -> None:
         "system_instruction": {"parts": [{"text": "y"}]},
         "generation_config": {"max_output_tokens": 5, "thinking_config": {"include_thoughts": True}},
     }
-    body["contents"] = [body["contents"]]
-    body["contents"][0]["parts"] = [body["contents"][0]["parts"]]
-    assert (await asker.post(f"{GL}:generateContent", body, KEY)).status == 200
+    assert (await asker.post(f"{GL}:generateContent", body, KEY)).json["candidates"]
+
+
+@pytest.mark.parametrize("query", ["pageSize=many", "pageToken=x"])
+async def test_numbers(asker: Asker, query: str) -> None:
+    """What is no number is a 400."""
+    assert (await asker.get(f"/v1beta/models?{query}", KEY)).status == 400
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -135,6 +134,3 @@ async def _perform(
 
 
 __all__ = ["add_arguments", "main"]
-
-if os.name != "posix":  # pragma: no cover - the daemon itself is POSIX only
-    raise ImportError("gemini-pool runs on Linux and macOS")

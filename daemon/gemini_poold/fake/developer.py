@@ -42,8 +42,8 @@ class DeveloperApi:
 
     def models(self, call: Call) -> Answer:
         served = [model for model in self._world.models.values() if "gl" in model.backends]
-        size = min(1000, int(call.query.get("pageSize") or 50))
-        start = int(call.query.get("pageToken") or 0)
+        size = min(1000, validate.number(call.query.get("pageSize"), 50))
+        start = validate.number(call.query.get("pageToken"), 0)
         page: Json = {"models": [describe(model) for model in served[start : start + size]]}
         return Reply.json(page | ({"nextPageToken": str(start + size)} if start + size < len(served) else {}))
 
@@ -98,7 +98,11 @@ class DeveloperApi:
             raise Refused(
                 refusals.invalid_argument("* EmbedContentRequest.content: contents is not specified\n")
             )
-        return {"values": answers.embedding(text, int(validate.get(body, "outputDimensionality") or 768))}
+        return {
+            "values": answers.embedding(
+                text, validate.number(validate.get(body, "outputDimensionality"), 768)
+            )
+        }
 
     def _who(self, call: Call) -> Caller:
         return identify.developer(self._world, call)

@@ -17,7 +17,11 @@ class Match:
     """Which calls a rule is for; everything is a glob, `kind` may be several.
 
     `credential` is tried on the caller's name, e-mail, subject and key. `nth`: the first so many minus one matching
-    calls pass unharmed. `every`: of the rest only each so-manieth is hit.
+    calls pass unharmed. `every`: of the rest only each so-manieth is hit. Kinds, by backend:
+    oauth  authorize token revoke userinfo tokeninfo sts impersonate
+    gl     models model generate stream count embed embed-many
+    vx     models generate stream count embed
+    ca     load onboard operation generate stream count quota experiments admin-controls metrics settings
     """
 
     kind: str | tuple[str, ...] = "*"

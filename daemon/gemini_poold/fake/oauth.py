@@ -197,11 +197,19 @@ class OAuth:
         scope = fields.get("scope") or grant.scope
         if not set(scope.split()) <= set(grant.scope.split()):
             raise refused(400, "invalid_scope", "Some requested scopes were invalid.")
-        fresh = world.login(grant.user, client, scope=grant.scope, rotates=True) if grant.rotates else None
-        if fresh:
-            grant.trouble = "revoked"
+        if grant.replaces:
+            world.grants[grant.replaces].trouble = "revoked"
+        fresh = self._rotated(grant, client) if grant.rotates else None
         answer = self._tokens(fresh or grant, scope)
         return Reply.json(answer | ({"refresh_token": fresh.token} if fresh else {}))
+
+    def _rotated(self, grant: Grant, client: OAuthClient) -> Grant:
+        settings: dict[str, Any] = {"scope": grant.scope, "rotates": True, "overlaps": grant.overlaps}
+        if grant.overlaps:
+            settings["replaces"] = grant.token
+        else:
+            grant.trouble = "revoked"
+        return self._world.login(grant.user, client, **settings)
 
     def _exchange(self, call: Call, fields: dict[str, str]) -> Reply:
         client = self._client(call, fields)

@@ -86,10 +86,9 @@ def check(body: Any, schema: Schema, where: str = "") -> None:
             continue
         path = f"{where}.{_snake(key)}" if where else _snake(key)
         if isinstance(below, list):
-            entries = (
-                value if isinstance(value, list) else [value]
-            )  # proto JSON takes a lone one for a repeated one
-            for index, entry in enumerate(entries):
+            if not isinstance(value, list):  # proto JSON takes a lone message for a repeated one
+                body[name] = [value]
+            for index, entry in enumerate(body[name]):
                 check(entry, below[0], f"{path}[{index}]")
         else:
             check(value, below, path)
@@ -99,6 +98,14 @@ def get(body: Json, name: str, default: Any = None) -> Any:
     """`body[name]` in either spelling."""
     value = body.get(name)
     return body.get(_snake(name), default) if value is None else value
+
+
+def number(value: Any, default: int) -> int:
+    """A whole number as query parameters and proto JSON write it; missing means `default`."""
+    try:
+        return int(value or default)
+    except (TypeError, ValueError) as bad:
+        raise Refused(invalid_argument(f"Invalid value {value!r}, a whole number is expected.")) from bad
 
 
 def roles(contents: Any, *, required: bool) -> None:

@@ -81,7 +81,7 @@ class VertexApi:
         project, location, model = self._target(call, "embedContent")
         instances = body.get("instances") or []
         self._take(project, location, model, len(instances))
-        size = int((body.get("parameters") or {}).get("outputDimensionality") or 768)
+        size = validate.number((body.get("parameters") or {}).get("outputDimensionality"), 768)
         return Reply.json(
             {"predictions": [_prediction(str(each.get("content", "")), size) for each in instances]}
         )
@@ -92,7 +92,7 @@ class VertexApi:
         project, location, model = self._target(call, "embedContent")
         self._take(project, location, model, 1)
         text = answers.prompt_text({"contents": [body.get("content") or {}]})
-        values = answers.embedding(text, int(validate.get(body, "outputDimensionality") or 768))
+        values = answers.embedding(text, validate.number(validate.get(body, "outputDimensionality"), 768))
         return Reply.json({"embedding": {"values": values}})
 
     def _who(self, call: Call) -> Caller:
