@@ -119,7 +119,7 @@ class Grant:
     client: str
     scope: str = LOGIN_SCOPES
     rotates: bool = False  # every renewal brings a new refresh token and ends this one
-    overlaps: bool = False  # ... but only when the new one is used, so that a lost answer costs nobody the login
+    overlaps: bool = False  # ... but only once the new one is used: a lost answer costs nobody the login
     replaces: str = ""  # the token that ends when this one is used
     trouble: str = ""
 
