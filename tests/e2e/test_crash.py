@@ -88,10 +88,12 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     for name in NAMES:
         world.add_api_key(name)
     user = world.add_user("user", projects=["proj"])
-    world.token_life_s = 1.0  # the login is renewed, and its refresh token rotated, all the time
+    # A refresh token ends when its successor is first used: an answer that died with us costs nothing, one that
+    # was used before it was durable costs the login. Tokens live for a second, so this happens all the time.
+    world.token_life_s = 1.0
     with fake_google(world) as fake:
         daemon = DaemonProcess(tmp_path, fake=fake)
-        login = world.authorized_user(user, world.add_client(), rotates=True)
+        login = world.authorized_user(user, world.add_client(), rotates=True, overlaps=True)
         daemon.write_secret("user.json", json.dumps(login))
         write_accounts(daemon, NAMES)
         loop = Loop(daemon, rng)
@@ -117,7 +119,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
         rotations = fake.record.count("token", status=200)
         print(f"acknowledged: {dict(loop.acknowledged)}, refresh tokens rotated: {rotations}")
         assert min(loop.acknowledged[step] for step in ("report", "generate", "change")) >= MOMENTS
-        assert rotations >= MOMENTS
+        assert rotations >= MOMENTS // 3
 
 
 def check(daemon: DaemonProcess, loop: Loop) -> None:
