@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 from gemini_poold.core.quota import (
     Asked,
     Quotas,
-    QuotaReading,
     aggregate,
-    as_refusal,
     family_of,
     family_order,
-    merged,
     next_poll_at,
     reading,
 )
@@ -178,13 +175,3 @@ def test_next_poll_bounds(chance, failures, interval):
     """Never more often than each minute (or the interval, if shorter), never later than told."""
     at = next_poll_at(Asked(NOW, failures), [read(fraction=0.05)], interval, rng=lambda: chance) - NOW
     assert min(60, interval) - 1e-3 <= at <= max(3600, interval) * 1.1 + 1e-3
-
-
-def test_refusal_as_reading():
-    """A refusal is a reading, too: nothing is left until the reset; Google's own reading of the model wins."""
-    r = as_refusal("key", "gemini-3-flash", NOW, value=250, window="requests/day", until=NOW + 60)
-    assert (r.used, r.fraction, r.window, r.source, r.token_type) == (250, 0.0, "day", "refusal", "REQUESTS")
-    assert as_refusal("key", "m", NOW, value=9, window="tokens/minute", until=None).token_type == "TOKENS"
-    told = [QuotaReading("a", "gemini-3-flash", NOW, 0.5)]
-    assert merged(told, {("key", "gemini-3-flash"): r}) == [*told, r]
-    assert merged(told, {("a", "gemini-3-flash"): r}) == told

@@ -6,12 +6,12 @@ import asyncio
 import json
 
 import pytest
+from tests.runtime.rig import HI, MODEL, rig_of
 
 from gemini_poold.config import Gateway
 from gemini_poold.core.model import AccountState
 from gemini_poold.errors import PoolError
 from gemini_poold.fake import Fault, Match, replies
-from tests.runtime.rig import HI, MODEL, rig_of
 
 WRAPPED = {"model": "x", "project": "x", "user_prompt_id": "p", "request": HI}
 
@@ -334,10 +334,15 @@ async def test_client_headers_never_win():
     """What a surface passes on cannot replace the account's own headers."""
     async with rig_of("key-a") as rig:
         call = rig.call()
-        call.headers = {"x-goog-api-key": "fake-key-thief", "X-Server-Timeout": "9"}
+        call.headers = {
+            "X-Goog-Api-Key": "fake-key-thief",
+            "authorization": "Bearer fake",
+            "X-Server-Timeout": "9",
+        }
         assert (await rig.dispatcher.unary(call)).status == 200
         sent = rig.fake.record.last().headers
-        assert (sent["x-goog-api-key"], sent["X-Server-Timeout"]) == ("fake-key-key-a", "9")
+        assert sent.getall("x-goog-api-key") == ["fake-key-key-a"]
+        assert (sent["X-Server-Timeout"], "Authorization" in sent) == ("9", False)
 
 
 async def test_lease_that_ran_out_meanwhile():

@@ -7,6 +7,9 @@ import random
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.core.pools import pool_of
+from tests.fakes.clock import VirtualClock, run_virtual
+from tests.runtime.rig import CA, Rows, accounts_of, rig_of
 
 from gemini_poold.backends.code_assist import CodeAssist
 from gemini_poold.core.quota import Quotas
@@ -15,9 +18,6 @@ from gemini_poold.fake import Fault, replies
 from gemini_poold.runtime.broker import Broker
 from gemini_poold.runtime.poller import Poller
 from gemini_poold.transport import Fetched
-from tests.core.pools import pool_of
-from tests.fakes.clock import VirtualClock, run_virtual
-from tests.runtime.rig import CA, Rows, accounts_of, rig_of
 
 QUOTA = "retrieveUserQuota"
 

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
+from tests.runtime.rig import HI, MODEL, rig_of
 
 from gemini_poold.backends import sse
 from gemini_poold.config import Gateway
@@ -15,7 +16,6 @@ from gemini_poold.core.model import Kind
 from gemini_poold.errors import PoolError
 from gemini_poold.fake import Fault, Match, Twist, replies
 from gemini_poold.runtime.dispatch import ClientFault
-from tests.runtime.rig import HI, MODEL, rig_of
 
 WRAPPED = {"model": "x", "project": "x", "user_prompt_id": "p", "request": HI}
 

@@ -14,7 +14,6 @@ import msgspec
 from ..config import Endpoints
 from ..core import model as core
 from ..errors import UpstreamFailure
-from . import refusals
 
 GENERATE = frozenset({"generateContent", "streamGenerateContent"})
 STREAM = "streamGenerateContent"
@@ -190,7 +189,6 @@ def succeeded(status: int) -> core.Outcome:
 
 
 OK = core.Outcome(core.Kind.OK, status=200)
-classify_failure = refusals.of_failure
 
 
 def build(endpoints: Endpoints) -> dict[core.Backend, Backend]:

@@ -89,7 +89,7 @@ class Vertex:
     classify_failure = staticmethod(refusals.of_failure)
 
     def read(self, payload: bytes) -> Reading:
-        if payload.startswith(b'{"predictions"'):
+        if b'"predictions"' in payload[:32]:
             return Reading(usage=_predicted_usage(payload))
         return base.read_plain(payload)
 

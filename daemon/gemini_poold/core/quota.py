@@ -14,8 +14,8 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 NEAR = 0.2  # gemini-cli warns at 80 % used
 EARLIEST_S = 60.0  # Google's clients do not ask more often than every 30 to 60 s
@@ -28,7 +28,7 @@ _VERSION = re.compile(r"^(?:models/)?(gemini-\d+(?:\.\d+)?)(?:-|$)")
 @dataclass(frozen=True, slots=True)
 class QuotaReading:
     """One bucket. `model` is Google's id, variant included; amounts and `fraction` (what remains, 0 to 1) are None
-    when unknown. `entitled` False: the account has no such quota. `source`: google, refusal, config or own-count."""
+    when unknown. `entitled` False: the account has no such quota. `source`: a word of wire.QuotaEntry."""
 
     account_id: str
     model: str
@@ -219,22 +219,3 @@ def next_poll_at(
         if r.entitled and r.resets_at is not None and r.resets_at > now:
             due = min(due, r.resets_at + _AFTER_RESET_S * (1.0 + rng()))
     return max(due, earliest)
-
-
-def as_refusal(
-    account_id: str, model: str, now: float, *, value: float | None, window: str, until: float | None
-) -> QuotaReading:
-    """What a refusal says about a quota: nothing is left of it until its reset."""
-    return QuotaReading(
-        account_id, model, now, 0.0, 0.0, value, until, "TOKENS" if window.startswith("tokens") else "REQUESTS",
-        window.rpartition("/")[2], "refusal",
-    )  # fmt: skip
-
-
-def merged(
-    reported: Iterable[QuotaReading], others: Mapping[tuple[str, str], QuotaReading]
-) -> list[QuotaReading]:
-    """Google's own readings, and others (by account and model) where it reports none."""
-    told = list(reported)
-    have = {(r.account_id, r.base_model) for r in told}
-    return told + [replace(r) for key, r in others.items() if key not in have]

@@ -29,6 +29,14 @@ MAX_ERROR = 1 << 20
 _EMPTY_TWICE = Outcome(Kind.TRANSIENT, Scope.ACCOUNT_MODEL, reason="Google sent an empty stream, twice")
 
 
+_NEVER_PASSED = frozenset({
+    "authorization", "x-goog-api-key", "x-api-key", "x-goog-user-project", "proxy-authorization", "cookie", "host",
+    "content-length", "transfer-encoding", "connection", "accept-encoding", "user-agent",
+    "x-gemini-api-privileged-user-id",
+})  # fmt: skip
+_TRACE = "x-cloudaicompanion-trace-id"
+
+
 class Tokens(Protocol):
     """What the dispatcher needs of `runtime.tokens.TokenKeeper`."""
 
@@ -165,10 +173,8 @@ class Dispatcher:
                 return None
         run.generation = self._tokens.generation(run.account.id)
         headers = run.backend.headers(run.account, project=project)
-        if run.call.headers:
-            headers = {**run.call.headers, **headers}
         headers.update(token)
-        return headers
+        return _with_client_headers(headers, run.call.headers) if run.call.headers else headers
 
     async def _refused(self, run: Attempts, response: Response) -> None:
         """Read a refusal and act on it. Returns when another attempt is worth it (the lease may still be held)."""
@@ -235,6 +241,12 @@ class Dispatcher:
             run.settle(_EMPTY_TWICE)
             raise run.gave_up(_EMPTY_TWICE.reason)
         run.emptied = True
+
+
+def _with_client_headers(ours: dict[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
+    """What a surface passes on never replaces a header of ours, and never carries a credential."""
+    taken = _NEVER_PASSED | {name.lower() for name in ours}
+    return {**{name: value for name, value in theirs.items() if name.lower() not in taken}, **ours}
 
 
 def _unauthenticated(reason: str) -> Outcome:

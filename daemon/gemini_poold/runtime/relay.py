@@ -48,6 +48,7 @@ class Stream:
         self._last = b""
         self._renew_at = run.lease_renewal_at()
         self._relaying: AsyncGenerator[bytes, None] | None = None
+        self._reading: AsyncGenerator[bytes, None] | None = None
         self.account = run.account.id
         self.attempts = run.count
         self.wait_s = run.wait_s
@@ -66,8 +67,12 @@ class Stream:
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
-    async def events(self) -> AsyncGenerator[bytes, None]:
+    def events(self) -> AsyncGenerator[bytes, None]:
         """The payload of each event, in the surface's dialect."""
+        self._reading = self._events()
+        return self._reading
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
         async with aclosing(aiter(self)) as blocks:
             async for block in blocks:
                 for payload in sse.payloads(block):
@@ -75,8 +80,9 @@ class Stream:
 
     async def aclose(self) -> None:
         """End it: Google stops generating, the lease is free."""
-        if self._relaying is not None:
-            await self._relaying.aclose()
+        for generator in (self._reading, self._relaying):
+            if generator is not None:
+                await generator.aclose()
         self._end()
 
     # ---- before the first byte -------------------------------------------------------------------------------
