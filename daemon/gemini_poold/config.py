@@ -150,7 +150,7 @@ class Gateway(_Section, frozen=True):
 
 
 # A text of its own at run time: whether the user wrote the key is told by identity, since the texts may be equal.
-_DEFAULT_TOKEN = "".join(["https://oauth2.", "googleapis.com/token"])
+_DEFAULT_TOKEN = b"https://oauth2.googleapis.com/token".decode()
 
 
 class Endpoints(_Section, frozen=True):

@@ -33,12 +33,13 @@ _ours: set[logging.Handler] = set()  # what `setup` installed, so that it replac
 
 _MASK = "***"
 _SECRETS = re.compile(
-    r"""(?P<keep>\b(?:Bearer|Basic)\s+|(?<![\w-])(?:key|access_token|refresh_token|id_token|client_secret|assertion|code)
+    r"""(?P<keep>\b(?:Bearer|Basic)\s+|(?:(?<![\w-])|(?<=%3F)|(?<=%26))(?:key|access_token|refresh_token|id_token|client_secret|assertion)
             (?:=|%3D|["']?\s*:\s*["']))[^\s&"',;)\]}]+
       | ya29\.[\w.~+/-]+=*
       | \bAIza[\w-]{10,}
       | \bAQ\.[\w-]{10,}
       | \b1//[\w-]{10,}
+      | \b4(?:/|%2F)[\w-]{10,}
       | \bGOCSPX-[\w-]+
       | \beyJ[\w-]{10,}\.[\w-]+\.[\w-]*
       | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)""",

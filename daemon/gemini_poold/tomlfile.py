@@ -77,8 +77,11 @@ class Source:
         if missing := _MISSING.match(problem):
             key = (*key, missing["name"])
             return self.invalid(f"{dotted(key)} is missing", key)
+        # A check over a whole table begins its sentence with the key it is about.
+        first = problem.partition(" ")[0].rstrip(":")
+        at = (*key, first) if first in _names_at(type_, _steps(match["path"] or "")) else key
         problem = problem[:1].lower() + problem[1:]
-        return self.invalid(f"{dotted(key)}: {problem}" if key else problem, key)
+        return self.invalid(f"{dotted(key)}: {problem}" if key else problem, at)
 
 
 def parse(text: str, file: str) -> Document:

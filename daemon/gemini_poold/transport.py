@@ -389,7 +389,7 @@ def _reading(error: BaseException) -> tuple[FailureKind, str, bool]:
         case OSError():
             kind = "reset" if error.errno in {errno.ECONNRESET, errno.EPIPE, None} else "other"
             return kind, f"the connection broke: {_system_words(error)}", False
-        case aiohttp.InvalidURL() | ValueError():
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | ValueError():
             return "other", "the URL cannot be used", True
         case aiohttp.ClientResponseError():
             return "other", "the answer is not HTTP", False

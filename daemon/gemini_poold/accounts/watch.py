@@ -33,16 +33,17 @@ async def watch(
 ) -> AsyncIterator[set[Path]]:
     """Yield the set of paths whose content changed, files made and removed included, until `stop` is set.
 
-    `known`: digests (`digest_of`; "" for no file) of what the caller has read already; what differs from them is
-    yielded at once. Files and folders need not exist.
+    `known`: digests of what the caller has read already (a `Loaded.digest`, or `content_digest` taken before
+    reading); what differs from them is yielded at once, so that no change falls between reading and watching.
+    Files and folders need not exist.
     """
     watched = [Path(path) for path in paths]
-    seen = {path: _digest(path) for path in watched} | dict(known or {})
+    seen = {path: content_digest(path) for path in watched} | dict(known or {})
     while not stop.is_set():
         folders = _folders(watched)
         async with contextlib.aclosing(_looks(folders, stop)) as looks:
             async for _ in looks:
-                now = {path: _digest(path) for path in watched}
+                now = {path: content_digest(path) for path in watched}
                 changed = {path for path in watched if now[path] != seen[path]}
                 seen = now
                 if changed:
@@ -96,7 +97,7 @@ class _Stop(asyncio.Event):
         return super().is_set() or self._outer.is_set()
 
 
-def _digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """Like `digest_of`; "" when there is no file, a word when it cannot be read (reading it properly tells why)."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
