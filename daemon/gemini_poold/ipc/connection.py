@@ -192,7 +192,7 @@ class Connection(asyncio.Protocol):
             return
         ident = None if call.id is UNSET else call.id
         raw: bytes | Raw = call.params
-        if len(raw) < 5 and raw in _ABSENT:
+        if len(raw) < 5 and bytes(raw) in _ABSENT:
             raw = _NO_PARAMS
         try:
             if self._server.draining and not verb.late:

@@ -52,6 +52,7 @@ class Server:
         self._connections: dict[str, Connection] = {}
         self._serial = itertools.count(1)
         self._quiet = asyncio.Event()
+        self._closed = False
         self._unsubscribe = services.broker.subscribe(self._publish)
 
     async def listen(self, listening: Listening, scope: Scope = "admin") -> None:
@@ -86,7 +87,10 @@ class Server:
                 await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))
 
     async def close(self) -> None:
-        """End every connection, running calls included. Call `drain` before to be kind."""
+        """End every connection, running calls included. Call `drain` before to be kind. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         if not self.draining:
             await self.drain(0.0)
         self._unsubscribe()

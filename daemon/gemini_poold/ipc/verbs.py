@@ -5,7 +5,7 @@ A handler takes `(services, caller, params)` and returns the result, or a corout
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 import msgspec
@@ -62,21 +62,26 @@ def _subscribe(_s: Services, c: Caller, p: wire.SubscribeParams) -> wire.Empty:
     return wire.Empty()
 
 
-async def _pause(s: Services, _c: Caller, p: wire.PauseParams) -> wire.Empty:
-    return await _paused(s, p.account, paused=True)
+def _pause(s: Services, _c: Caller, p: wire.PauseParams) -> Coroutine[Any, Any, wire.Empty]:
+    return _paused(s, p.account, paused=True)
 
 
-async def _resume(s: Services, _c: Caller, p: wire.PauseParams) -> wire.Empty:
-    return await _paused(s, p.account, paused=False)
+def _resume(s: Services, _c: Caller, p: wire.PauseParams) -> Coroutine[Any, Any, wire.Empty]:
+    return _paused(s, p.account, paused=False)
 
 
-async def _paused(s: Services, account: str, *, paused: bool) -> wire.Empty:
+def _paused(s: Services, account: str, *, paused: bool) -> Coroutine[Any, Any, wire.Empty]:
+    """In force when this returns, so that a request behind it finds it done; answered when it is on the disk."""
     try:
         s.broker.pool.pause(account, s.clock.now(), paused=paused)
     except KeyError:
         raise PoolError(
             "not_found", f"there is no account {account!r}", hint="gemini-pool account list"
         ) from None
+    return _kept(s)
+
+
+async def _kept(s: Services) -> wire.Empty:
     await s.broker.flush()
     s.broker.changed()
     return wire.Empty()
