@@ -172,6 +172,10 @@ def encode(message: bytes, framing: str = HEADER) -> bytes:
 
 def _too_large(limit: int) -> ProtocolError:
     return ProtocolError(
-        f"a frame may have at most {limit} bytes: send larger bodies through the HTTP gateway, or upload a file",
+        f"a frame may have at most {_size(limit)}: send larger bodies through the HTTP gateway, or upload a file",
         rpc_code=INVALID_REQUEST,
     )
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >= 1 << 20 and limit % (1 << 20) == 0 else f"{limit} bytes"

@@ -391,14 +391,20 @@ class QueueInfo(_Out):
 
 
 class Counters(_Out):
-    """Over the whole pool, kept over restarts. `absorbed` counts refusals that no client saw."""
+    """Over the whole pool, kept over restarts.
+
+    `absorbed`: refusals that no client saw. `renewed_ahead`: renewals that ended while the old token was still valid.
+    `waited_for_token`: requests that had to wait for a token call.
+    """
 
     requests: int
     answered: int
     failed: int
     rotations: int
     absorbed: int
+    cancelled: int
     renewals: int
+    renewed_ahead: int
     waited_for_token: int
 
 

@@ -185,7 +185,8 @@ class Pool:
         return self._end(lease_id)
 
     def renew(self, lease_id: str, now: float) -> Lease:
-        return self.leases.renew(lease_id, self._lease_end(self.leases.get(lease_id).account_id, now))
+        lease = self.leases.get(lease_id)
+        return self.leases.renew(lease_id, self._lease_end(lease.request, lease.account_id, now))
 
     def release_owner(self, owner: str, now: float) -> int:
         """The owner is gone: free its leases, but for the detached ones."""
@@ -304,7 +305,7 @@ class Pool:
         self.roster.spend(member, request.model, now)
         if request.attempt == 1:
             self.journal.count("requests")
-        ends_at = self._lease_end(member.id, now)
+        ends_at = self._lease_end(request, member.id, now)
         lease = Lease(serial, request, member.id, owner, now, ends_at, serial, request.attempt, detached)
         self.leases.add(lease)
         self.decisions[serial] = Decision(serial, request, now, member.id, reason)
@@ -312,9 +313,11 @@ class Pool:
             self.decisions.popitem(last=False)
         return Grant(lease, member.account, reason)
 
-    def _lease_end(self, account_id: str, now: float) -> float:
+    def _lease_end(self, request: Request, account_id: str, now: float) -> float:
+        """A lent token's end is the lease's; what the daemon itself has begun to send may outlive its token."""
         member = self.members.get(account_id)
-        return min(now + self.lease_ttl_s, inf if member is None else member.token_until)
+        token_until = member.token_until if member is not None and request.lends else inf
+        return min(now + self.lease_ttl_s, token_until)
 
     def _end(self, lease_id: str) -> Lease:
         lease = self.leases.end(lease_id)
