@@ -142,9 +142,11 @@ class Google:
 
 
 def private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """A secret, as README says to write one: `umask 077` for its folders and itself."""
+    before = os.umask(0o077)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    path.chmod(0o600)
+    os.umask(before)
 
 
 def save(path: Path, text: str) -> None:
