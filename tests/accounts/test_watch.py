@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
+import watchfiles
 
 from gemini_poold.accounts.store import digest_of
 from gemini_poold.accounts.watch import content_digest, watch
@@ -213,6 +214,28 @@ async def test_what_the_caller_knows_is_compared_at_once(path: Path) -> None:
         aclosing(watch([path], stop, known={path: digest_of(b"0")})) as changes,
     ):  # type: ignore[type-var]
         assert await anext(changes) == {path}
+
+
+async def test_without_watches_the_files_are_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the system has no watch left to give, changes are found by looking, and the log says so."""
+    real = watchfiles.awatch
+
+    async def none_left(
+        *folders: object, force_polling: bool | None, **more: object
+    ) -> AsyncIterator[object]:
+        if not force_polling:
+            raise OSError(28, "OS file watch limit reached")
+        async for changes in real(*folders, force_polling=True, **more):  # type: ignore[arg-type]
+            yield changes
+
+    monkeypatch.setattr(watchfiles, "awatch", none_left)
+    async with watching(path) as running:
+        for number in range(2):
+            replaced(path, str(number))
+            assert await running.next() == {path}
+    assert "watch limit" in caplog.text
 
 
 async def test_stopping_and_cancelling_end_it(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
@@ -23,7 +24,10 @@ STEP_MS = 250
 DEBOUNCE_MS = 500  # somebody who writes to the folder all the time may not hold back our news for longer
 # Some changes make no event in the folders that are watched (a link further up was turned, a network file system).
 LOOK_ANYWAY_MS = 5_000
+POLL_MS = 500  # where the system gives no events
 MAX_HOPS = 40
+
+log = logging.getLogger(__name__)
 
 Folder = tuple[str, int, int]  # path, device, inode: a folder that was removed and made again is another one
 
@@ -39,20 +43,29 @@ async def watch(
     """
     watched = [Path(path) for path in paths]
     seen = {path: content_digest(path) for path in watched} | dict(known or {})
+    polling = False
     while not stop.is_set():
         folders = _folders(watched)
-        async with contextlib.aclosing(_looks(folders, stop)) as looks:
-            async for _ in looks:
-                now = {path: content_digest(path) for path in watched}
-                changed = {path for path in watched if now[path] != seen[path]}
-                seen = now
-                if changed:
-                    yield changed
-                if _folders(watched) != folders:
-                    break
+        try:
+            async with contextlib.aclosing(_looks(folders, stop, polling=polling)) as looks:
+                async for _ in looks:
+                    now = {path: content_digest(path) for path in watched}
+                    changed = {path for path in watched if now[path] != seen[path]}
+                    seen = now
+                    if changed:
+                        yield changed
+                    if _folders(watched) != folders:
+                        break
+        except OSError as error:  # no watch to be had, e.g. the user's other programs took them all
+            if polling:
+                raise
+            log.warning("cannot watch files, looking at them instead: %s", error)
+            polling = True
 
 
-async def _looks(folders: frozenset[Folder], stop: asyncio.Event) -> AsyncGenerator[None, None]:
+async def _looks(
+    folders: frozenset[Folder], stop: asyncio.Event, *, polling: bool
+) -> AsyncGenerator[None, None]:
     """One item when the folders are being watched, and then one whenever it is time to look at the files."""
     from watchfiles import awatch
 
@@ -64,6 +77,8 @@ async def _looks(folders: frozenset[Folder], stop: asyncio.Event) -> AsyncGenera
         stop_event=_Stop(stop),
         rust_timeout=LOOK_ANYWAY_MS,
         yield_on_timeout=True,
+        force_polling=polling or None,  # None: the library looks at its environment variable
+        poll_delay_ms=POLL_MS,
         recursive=False,
         ignore_permission_denied=True,
     )
