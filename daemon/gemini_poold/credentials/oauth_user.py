@@ -48,6 +48,10 @@ class _Rotated:
     token: Token
 
 
+# By state folder and place. Credentials are made anew at every reload, and what lives in memory alone must outlive them.
+_unsaved: dict[tuple[str, str], _Rotated] = {}
+
+
 class _Superseded(Exception):
     """Somebody logged in again meanwhile: begin anew with what is there now."""
 
@@ -76,7 +80,18 @@ class OAuthUser(Bearer):
         # The lock belongs to the place, whatever scopes are asked for: rotation concerns them all.
         self._share = TokenShare(ctx.state_dir, f"oauth {source.place}", ctx.clock, lead_s=ctx.lead_s)
         self._handed_out: Token | None = None
-        self._rotated: _Rotated | None = None
+        self._key = (str(ctx.state_dir), source.place)
+
+    @property
+    def _rotated(self) -> _Rotated | None:
+        return _unsaved.get(self._key)
+
+    @_rotated.setter
+    def _rotated(self, rotated: _Rotated | None) -> None:
+        if rotated is None:
+            _unsaved.pop(self._key, None)
+        else:
+            _unsaved[self._key] = rotated
 
     async def renew(self, now: float) -> Token:  # noqa: ARG002  (the clock is read again once the lock is held)
         work = asyncio.ensure_future(self._renew())

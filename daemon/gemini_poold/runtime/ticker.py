@@ -1,26 +1,83 @@
-"""Notices that the machine slept or that its clock was set."""
+"""Notices what timers cannot: that the machine slept, that somebody set the clock, that the process stood still.
+
+asyncio's timers follow the monotonic clock, which stands still in a suspend, while Google's deadlines are wall time.
+Whoever must plan anew hears of it through `on_jump`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..clock import Clock
 
+INTERVAL_S = 15.0
+TOLERANCE_S = 2.0  # clocks are disciplined in small steps all the time, and a busy loop is late
+
+SUSPEND, STEP, STALL = "suspend", "step", "stall"
+OnJump = Callable[[str, float], None]
+
+
+class Reading(NamedTuple):
+    """The three clocks at one instant."""
+
+    wall: float
+    monotonic: float
+    boot: float
+
+
+class Jump(NamedTuple):
+    """`suspend`: the machine slept so long. `step`: the wall clock was set by so much (negative: back). `stall`: the
+    process was stopped or the loop blocked for so long."""
+
+    kind: str
+    seconds: float
+
+
+def read(clock: Clock) -> Reading:
+    return Reading(clock.now(), clock.monotonic(), clock.boottime())
+
+
+def jumps(before: Reading, after: Reading, *, slept_s: float) -> list[Jump]:
+    """What happened between two readings besides the `slept_s` that were meant to pass.
+
+    Where the system has no boot clock of its own (`boot` is `monotonic`), a suspend shows as a step forwards.
+    """
+    boot = after.boot - before.boot
+    monotonic = after.monotonic - before.monotonic
+    found = (
+        Jump(SUSPEND, boot - monotonic),
+        Jump(STEP, (after.wall - before.wall) - boot),
+        Jump(STALL, monotonic - slept_s),
+    )
+    return [
+        jump
+        for jump in found
+        if jump.seconds > TOLERANCE_S or (jump.kind == STEP and -jump.seconds > TOLERANCE_S)
+    ]
+
 
 class Ticker:
-    def __init__(self, clock: Clock, on_jump: Callable[[str, float], None]) -> None:
+    """Compares the clocks every `interval_s` (at most 30 s); `on_jump(kind, seconds)` for each kind that jumped."""
+
+    def __init__(self, clock: Clock, on_jump: OnJump, *, interval_s: float = INTERVAL_S) -> None:
         self._clock = clock
         self._on_jump = on_jump
+        self._interval_s = min(30.0, interval_s)
+        self._last = read(clock)
 
     async def run(self) -> None:
-        clock = self._clock
+        """Until cancelled."""
+        self._last = read(self._clock)
         while True:
-            wall, mono, boot = clock.now(), clock.monotonic(), clock.boottime()
-            await clock.sleep(10.0)
-            passed = clock.boottime() - boot
-            slept = passed - (clock.monotonic() - mono)
-            if slept > 2.0:
-                self._on_jump("suspend", slept)
-            stepped = clock.now() - wall - passed
-            if abs(stepped) > 2.0:
-                self._on_jump("step", stepped)
+            await self._clock.sleep(self._interval_s)
+            self.tick(slept_s=self._interval_s)
+
+    def tick(self, *, slept_s: float = 0.0) -> list[Jump]:
+        """Compare now (also called when logind says that the machine woke up). Small drifts are not summed up."""
+        after = read(self._clock)
+        found = jumps(self._last, after, slept_s=slept_s)
+        self._last = after
+        for jump in found:
+            self._on_jump(jump.kind, jump.seconds)
+        return found

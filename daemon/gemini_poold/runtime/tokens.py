@@ -40,6 +40,8 @@ FORCED_GAP_S = 30.0  # a token this young that is refused is not the problem
 SECRET_LOOK_S = 5.0  # how often a held login's secret file is looked at
 MIN_GAP_S = 0.5  # between two renewals of one login, however short its tokens live
 
+MISSING, REFUSED, SHORT = "missing", "refused", "short"  # why somebody asks for a renewal
+
 OnToken = Callable[[str, Token], None]
 OnFailure = Callable[[str, CredentialError, float], None]
 
@@ -62,8 +64,8 @@ class _Login:
         "accounts",
         "credential",
         "error",
-        "failures_in_row",
         "failures",
+        "failures_in_row",
         "fingerprint",
         "flight",
         "forced_at",
@@ -132,9 +134,8 @@ class TokenKeeper:
         self._max_parallel = max_parallel
         self._logins: dict[str, _Login] = {}
         self._by_account: dict[str, _Login] = {}
-        self._queue: list[
-            tuple[float, int, _Login]
-        ] = []  # entries whose instant is not the login's own are stale
+        # By instant; an entry whose instant is no longer its login's own is passed over.
+        self._queue: list[tuple[float, int, _Login]] = []
         self._serial = count()
         self._flights: set[asyncio.Task[Token]] = set()
         self._background = 0
@@ -161,13 +162,11 @@ class TokenKeeper:
         login = self._by_account.get(account_id)
         return login.generation if login else 0
 
-    async def renew(
-        self, account_id: str, reason: str = "request", *, generation: int | None = None
-    ) -> Token:
+    async def renew(self, account_id: str, reason: str = MISSING, *, generation: int | None = None) -> Token:
         """A valid token, waiting for a token call only if there is none.
 
-        `reason`: "request" (somebody needs it now), "unauthorized" (Google answered 401 to the token numbered
-        `generation`), "short" (it is valid, but not for long enough). Raises `CredentialError` (its `retry_at` says
+        `reason`: "missing" (somebody needs it now), "refused" (Google answered 401 to the token numbered
+        `generation`; without a number, to the present one), "short" (valid, but not for long enough). Raises `CredentialError` (its `retry_at` says
         when it is tried again by itself), `PoolError` "not_found" or "shutting_down".
         """
         login = self._by_account.get(account_id)
@@ -176,13 +175,12 @@ class TokenKeeper:
         now = self._clock.now()
         if token := self._enough(login, reason, generation, now):
             return token
-        if reason == "unauthorized":
+        if reason == REFUSED:
             login.forced_at, login.valid_until = now, -inf
-        self.counters.waited_for_token += 1
-        if login.flight is None and (login.held or (login.error is not None and now < login.next_at)):
-            assert login.error is not None
+        if login.flight is None and login.error is not None and (login.held or now < login.next_at):
             login.error.retry_at = None if login.held else login.next_at
-            raise login.error
+            raise login.error.with_traceback(None)
+        self.counters.waited_for_token += 1
         return await self._join(login.flight or self._start(login))
 
     async def retry(self, account_id: str) -> Token:
@@ -193,9 +191,9 @@ class TokenKeeper:
 
     def _enough(self, login: _Login, reason: str, generation: int | None, now: float) -> Token | None:
         token = login.valid(now)
-        if token is None or reason == "request":
+        if token is None or reason not in {REFUSED, SHORT}:
             return token
-        if reason == "unauthorized":
+        if reason == REFUSED:
             # Replaced since, or so young that another one would be refused, too (and Google asked in a loop).
             replaced = generation is not None and generation != login.generation
             return token if replaced or now - login.forced_at < FORCED_GAP_S else None
@@ -255,6 +253,7 @@ class TokenKeeper:
         """What needs no call (API keys) is ready before anybody can ask."""
         if login.token is not None or login.flight is not None or login.held:
             return
+        login.fingerprint = login.credential.fingerprint_nowait()
         try:
             token = login.credential.warm_nowait()
         except CredentialError as error:
@@ -312,6 +311,8 @@ class TokenKeeper:
                 login.token = Token(old.value, old.issued_at + stepped_s, old.expires_at + stepped_s)
                 login.valid_until += stepped_s
                 login.next_at += stepped_s
+                if login.valid(now):
+                    self._tell(login, login.token)
             if login.error is not None and not login.held:
                 login.next_at = now
             self._schedule(login)
@@ -333,11 +334,8 @@ class TokenKeeper:
 
     def _from_the_future(self, login: _Login, now: float) -> bool:
         """Issued later than now: the clock was set back, and nothing is known about the token's age."""
-        return (
-            login.token is not None
-            and not isinf(login.token.expires_at)
-            and now < login.token.issued_at - 1.0
-        )
+        token = login.token if login.error is None else None
+        return token is not None and not isinf(token.expires_at) and now < token.issued_at - 1.0
 
     def _look_at_secrets(self, now: float) -> None:
         """A held login, or one whose secret cannot be read, whose secret was replaced is tried again."""
@@ -381,6 +379,9 @@ class TokenKeeper:
             login.flight = None
             if not task.cancelled():
                 task.exception()  # whoever waits has seen it; if nobody did, it is in the login's state
+            if login.error is not None:
+                login.error.__traceback__ = None  # its frames keep secrets alive
+            self._schedule(login)
             self._wake.set()
 
         flight.add_done_callback(landed)
@@ -407,9 +408,12 @@ class TokenKeeper:
         login.renewals += 1
         login.renewed_at = after
         self._install(login, token, after)
+        self._tell(login, token)
+        return token
+
+    def _tell(self, login: _Login, token: Token) -> None:
         for account_id in sorted(login.accounts):
             self._on_token(account_id, token)
-        return token
 
     def _install(self, login: _Login, token: Token, now: float) -> None:
         login.token = token
@@ -439,6 +443,8 @@ class TokenKeeper:
                 if other is not login and other.credential.client == login.credential.client
             ]
         for each in concerned:
+            if each is not login:
+                each.fingerprint = each.credential.fingerprint_nowait()
             self._hold_or_retry(each, error, now)
 
     def _hold_or_retry(self, login: _Login, error: CredentialError, now: float) -> None:
@@ -446,8 +452,6 @@ class TokenKeeper:
         login.held = error.failure.held
         if login.held:
             login.next_at = inf
-            if login.fingerprint == "":
-                login.fingerprint = login.credential.fingerprint_nowait()
         else:
             transient = error.failure is Failure.TRANSIENT
             login.next_at = refresh.retry_at(
