@@ -17,7 +17,7 @@ from gemini_pool.paths import Places
 from . import config as config_module
 from .accounts.schema import AccountEntry, parse
 from .accounts.store import AccountsFile, Loaded
-from .accounts.watch import watch
+from .accounts.watch import content_digest, watch
 from .clock import Clock
 from .config import Config
 from .core.model import PoolEvent
@@ -58,6 +58,11 @@ class Reloader:
         self._accounts: Sequence[AccountEntry] = ()
         self._lock = asyncio.Lock()
         self._errors: dict[Path, list[wire.ConfigError]] = {}
+        self._seen: dict[Path, str] = {}  # contents that were read at start: the watch begins a moment later
+
+    @property
+    def _watched(self) -> tuple[Path, Path]:
+        return self._where.config_file, self._where.accounts_file
 
     @property
     def errors(self) -> list[wire.ConfigError]:
@@ -68,6 +73,7 @@ class Reloader:
 
     async def start(self, saved: Saved) -> None:
         """Take the accounts of the file; of a broken one, those of its last good text."""
+        self._seen = {path: content_digest(path) for path in self._watched}
         try:
             loaded = self._file.read()
         except ConfigInvalid as error:
@@ -103,8 +109,7 @@ class Reloader:
                 await self._reload_and_tell()
 
     async def _watch(self) -> None:
-        paths = (self._where.config_file, self._where.accounts_file)
-        async for changed in watch(paths, asyncio.Event()):
+        async for changed in watch(self._watched, asyncio.Event(), known=self._seen):
             log.info("%s changed", ", ".join(str(path) for path in sorted(changed)))
             await self._reload_and_tell()
 

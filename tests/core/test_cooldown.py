@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.core.pools import NOW, guess, told
 
 from gemini_poold.core.cooldown import BACKOFF, LONGEST_S, Cooldowns, key_of
 from gemini_poold.core.model import Kind, Outcome, Scope
-from tests.core.pools import NOW, guess, told
 
 KEY = key_of(Scope.BUCKET_MODEL, account="a", bucket="b", backend="developer-api", model="m")
 

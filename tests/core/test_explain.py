@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.core.pools import NOW, account, ask, granted, pool_of, told
+
 from gemini_poold.core.explain import explain, explain_decision
 from gemini_poold.core.model import AccountState, Cost
-from tests.core.pools import NOW, account, ask, granted, pool_of, told
 
 
 def test_it_names_the_choice_that_would_be_made() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.core.pools import NOW
 
 from gemini_poold.core.health import ERROR_WORD, HEALING, HELD, STATES, Event, Health, mermaid, next_state
 from gemini_poold.core.model import AccountState as S
-from tests.core.pools import NOW
 
 DESIGN = Path(__file__).parents[2] / "daemon" / "DESIGN.md"
 

@@ -7,11 +7,11 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.pools import NOW
 
 from gemini_poold.core.model import DailyCap, Limits
 from gemini_poold.core.pacific import next_midnight
 from gemini_poold.core.pacing import Cap, Pace, tightest
-from tests.core.pools import NOW
 
 
 def test_requests_a_minute() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.core.pools import NOW, OK, account, ask, granted, guess, order, pool_of, refusal, told, waits
 
 from gemini_poold.core.model import (
     AccountState,
@@ -26,7 +27,6 @@ from gemini_poold.core.model import (
     Wait,
 )
 from gemini_poold.core.state import Pool, UnknownLease
-from tests.core.pools import NOW, OK, account, ask, granted, guess, order, pool_of, refusal, told, waits
 
 FAULT = Outcome(Kind.TRANSIENT, Scope.ACCOUNT_MODEL, rotate=True, reason="500")
 

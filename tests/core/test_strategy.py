@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from tests.core.pools import NOW, account, ask, granted, order, pool_of, told
 
 from gemini_poold.core.model import Kind, Outcome, Scope
 from gemini_poold.core.strategy import STRATEGIES
-from tests.core.pools import NOW, account, ask, granted, order, pool_of, told
 
 TIERS = (account("low", priority=-1), account("a"), account("b"), account("top", priority=5))
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.fakes.daemon import PATIENCE_S, DaemonProcess, api_key_account, fake_google
 
 from gemini_pool.errors import PoolError
 from gemini_poold.fake import FakeGoogle, World
-from tests.fakes.daemon import PATIENCE_S, DaemonProcess, api_key_account, fake_google
 
 PROMPT = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
 MODEL = "gemini-2.5-flash"

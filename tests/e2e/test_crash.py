@@ -11,9 +11,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
+
 from gemini_pool.errors import PoolError
 from gemini_poold.fake import World
-from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
 
 SEED = int(os.environ.get("GEMINI_POOL_SEED", "20261124"))
 MOMENTS = 50

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
 
 from gemini_pool import Pool, wire
 from gemini_poold.fake import FakeGoogle, World
-from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
 
 PROMPT = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
 PROMISE_S = 1.0  # the contract: an edit takes effect within a second of the save

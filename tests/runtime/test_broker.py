@@ -7,13 +7,13 @@ import random
 from typing import Any
 
 import pytest
+from tests.core.pools import OK, account, ask, told
+from tests.fakes.clock import START_AT, VirtualClock, run_virtual
 
 from gemini_pool.errors import PoolError
 from gemini_poold.core.model import AccountState, CooldownRow, PoolEvent, Row
 from gemini_poold.core.state import Pool
 from gemini_poold.runtime.broker import Broker
-from tests.core.pools import OK, account, ask, told
-from tests.fakes.clock import START_AT, VirtualClock, run_virtual
 
 
 class Rows:
