@@ -133,9 +133,7 @@ def status_of(state: str = "ready", accounts: Sequence[wire.AccountInfo] = ()) -
         state=state,
         accounts=list(accounts),
         model_cooldowns=[],
-        counters=wire.Counters(
-            requests=7, answered=6, failed=1, rotations=2, absorbed=2, renewals=0, waited_for_token=0
-        ),
+        counters=wire.Counters(**dict.fromkeys(wire.Counters.__struct_fields__, 7)),
         leases=[],
         queue=wire.QueueInfo(waiting=3, oldest_s=0.5),
         quota=[],

@@ -151,6 +151,23 @@ async def test_a_chunked_or_compressed_body_is_read_whole():
         assert [call.body for call in site.dispatcher.calls] == [b'{"a":1}', b'{"b":2}']
 
 
+async def test_expect_100_continue():
+    """curl asks before it sends a large body: told to go on, or that it is too large before it has sent any."""
+    async with gateway_site(settings=Settings(body_limit=1000)) as site:
+        for length, wanted in [(900, b"HTTP/1.1 100 Continue\r\n\r\n"), (2000, b"HTTP/1.1 413 ")]:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            head = (
+                f"POST {PLAIN} HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\nx-goog-api-key: {KEY}\r\n"
+                f"Expect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+            )
+            writer.write(head.encode())
+            assert await reader.readexactly(len(wanted)) == wanted
+            if length == 900:
+                writer.write(b"x" * length)
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.transport.abort()
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -96,6 +96,31 @@ async def test_headers_that_mean_nothing_are_refused(headers):
     assert not site.dispatcher.calls
 
 
+async def test_a_long_session_is_remembered_by_its_digest():
+    """A client cannot make the pool keep more than a name's worth."""
+    body = json.dumps({"model": "m", "request": {"session_id": "s" * 100_000}}).encode()
+    async with gateway_site() as site:
+        await (await site.post("/v1internal:generateContent", body)).read()
+        await (await site.post("/v1beta/models/m:generateContent", x_gemini_pool_session="t" * 5000)).read()
+        assert all(0 < len(call.request.session) < 100 for call in site.dispatcher.calls)
+
+
+async def test_an_error_says_how_far_it_came():
+    """Attempts, waiting time and account stand on errors, too."""
+
+    async def fail(call):
+        call.attempts, call.wait_s = 3, 1.5
+        raise PoolError("upstream_error", "b: overloaded", account="b")
+
+    async with gateway_site(ScriptedDispatcher(fail, fail)) as site:
+        for path in ("m:generateContent", "m:streamGenerateContent?alt=sse"):
+            async with site.post(f"/v1beta/models/{path}") as answer:
+                assert answer.status == 502
+                assert answer.headers["x-gemini-pool-attempts"] == "3"
+                assert answer.headers["x-gemini-pool-wait-ms"] == "1500"
+                assert answer.headers["x-gemini-pool-account"] == "b"
+
+
 async def test_requests_have_names_of_their_own():
     """Every request gets its own id."""
     async with gateway_site() as site:
@@ -161,9 +186,11 @@ async def test_aliases():
     assert calls[3].body == b'{ "model" : "models/x" }'
 
 
-@pytest.mark.parametrize("model", ["", "tuned/x", "models/"])
+@pytest.mark.parametrize(
+    "model", ["", "tuned/x", "models/", "..", "a%3Fkey=b", "a%23b", "a%20b", "a%0D%0Ab", "-a", "a" * 129]
+)
 async def test_no_model(model):
-    """A path without a usable model is refused before anything is dispatched."""
+    """A path without a usable model, or one that could mean something in a URL, is refused before it is dispatched."""
     async with gateway_site() as site, site.post(f"/v1beta/models/{model}:generateContent") as answer:
         assert answer.status == 400
 

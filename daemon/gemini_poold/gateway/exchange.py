@@ -6,7 +6,9 @@ Nothing else of a client's headers goes any further.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import re
 import secrets
 from collections.abc import Mapping
 from math import isfinite
@@ -26,6 +28,10 @@ from .services import Services
 PASSED_ON = ("Api-Revision", "X-Vertex-AI-LLM-Request-Type", "X-Vertex-AI-LLM-Shared-Request-Type")
 # What clients send on their own that names a conversation (opencode, gemini-cli: an installation, better than nothing).
 SESSION_HEADERS = ("x-session-id", "x-session-affinity", "x-gemini-api-privileged-user-id")
+
+# The name becomes part of a URL of Google's: nothing in it may mean anything there.
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
+_LONGEST_SESSION = 200
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -52,6 +58,7 @@ class Exchange:
         "begun",
         "bytes_in",
         "bytes_out",
+        "call_made",
         "client",
         "finish",
         "model",
@@ -88,17 +95,26 @@ class Exchange:
         self.outcome = "ok"
         self.finish = ""
         self.usage: Usage | None = None
+        self.call_made: Call | None = None
         self.origin = ""  # an allowed web page's: its browser wants to be told
         self.begun: web.StreamResponse | None = None  # a stream whose head went out
 
     async def read_body(self) -> bytes:
         """The whole body, or `body_too_large`: before a byte of it is read where the length is told."""
         limit = self.services.settings.body_limit
-        length = self.request.content_length
+        request = self.request
+        length = request.content_length
         if length is not None and length > limit:
             raise _too_large(limit)
-        content = self.request.content
-        if length is not None and "Content-Encoding" not in self.request.headers:
+        headers = request.headers
+        if (
+            "Expect" in headers
+            and headers["Expect"].lower() == "100-continue"
+            and request.transport is not None
+        ):
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        content = request.content
+        if length is not None and "Content-Encoding" not in headers:
             body = await content.read(-1)
             self.bytes_in = len(body)
             return body
@@ -117,8 +133,8 @@ class Exchange:
         settings = services.settings
         name = model.removeprefix("models/")
         name = settings.aliases.get(name, name)
-        if not name or "/" in name:
-            raise PoolError("bad_request", f"{model!r} is no model name")
+        if not _MODEL.fullmatch(name):
+            raise PoolError("bad_request", f"{name[:100]!r} is no model name")
         self.model = name
         client = self.client
         assert client is not None
@@ -126,7 +142,7 @@ class Exchange:
         self.name = f"{_run}{next(_count):x}"
         headers = self.request.headers
         wait_s = _wait_s(headers, settings.max_wait_s)
-        return Call(
+        self.call_made = Call(
             surface=self.target.surface,
             method=method,
             model=name,
@@ -146,6 +162,7 @@ class Exchange:
             version=self.target.version,
             headers={name: headers[name] for name in PASSED_ON if name in headers},
         )
+        return self.call_made
 
 
 def _too_large(limit: int) -> PoolError:
@@ -174,14 +191,19 @@ def _seconds(text: str) -> float | None:
 
 
 def _session(headers: Mapping[str, str], client: str, found: str) -> str:
+    """The user's own word, else what the client calls its conversation, kept apart from other clients' names."""
     if session := headers.get("x-gemini-pool-session"):
+        return _short(session)
+    if not found:
+        found = next((value for name in SESSION_HEADERS if (value := headers.get(name))), "")
+    return f"{client}:{_short(found)}" if found else ""
+
+
+def _short(session: str) -> str:
+    """Sessions are remembered; a long name is as good as its digest."""
+    if len(session) <= _LONGEST_SESSION:
         return session
-    if found:
-        return f"{client}:{found}"
-    for name in SESSION_HEADERS:
-        if session := headers.get(name):
-            return f"{client}:{session}"
-    return ""
+    return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _flag(headers: Mapping[str, str], name: str) -> bool | None:

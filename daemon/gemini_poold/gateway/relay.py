@@ -144,7 +144,9 @@ def of_error(exchange: Exchange, error: PoolError) -> web.Response:
     exchange.bytes_out = len(rendered.body)
     if error.account and not exchange.account:
         exchange.account = error.account
-    headers = _headers(exchange, JSON) if exchange.account else _with_cors(exchange, CIMultiDict())
+    if (call := exchange.call_made) is not None:
+        exchange.attempts, exchange.wait_s = call.attempts, call.wait_s
+    headers = _headers(exchange, JSON)
     headers.update(rendered.headers)
     return web.Response(body=rendered.body, status=rendered.status, headers=headers)
 
@@ -153,8 +155,7 @@ def json_answer(exchange: Exchange, body: bytes, status: int = 200, content_type
     """An answer that the gateway wrote itself."""
     exchange.status = status
     exchange.bytes_out = len(body)
-    headers = CIMultiDict({"Content-Type": content_type})
-    return web.Response(body=body, status=status, headers=_with_cors(exchange, headers))
+    return web.Response(body=body, status=status, headers=_headers(exchange, content_type))
 
 
 def _note(exchange: Exchange, account: str, attempts: int, wait_s: float) -> None:
@@ -166,13 +167,10 @@ def _headers(
 ) -> CIMultiDict[str]:
     headers = CIMultiDict(extra) if extra else CIMultiDict[str]()
     headers["Content-Type"] = content_type
-    headers["x-gemini-pool-account"] = exchange.account
+    if exchange.account:
+        headers["x-gemini-pool-account"] = exchange.account
     headers["x-gemini-pool-attempts"] = str(exchange.attempts)
     headers["x-gemini-pool-wait-ms"] = str(int(exchange.wait_s * 1000))
-    return _with_cors(exchange, headers)
-
-
-def _with_cors(exchange: Exchange, headers: CIMultiDict[str]) -> CIMultiDict[str]:
     if exchange.origin:
         headers["Access-Control-Allow-Origin"] = exchange.origin
         headers["Access-Control-Expose-Headers"] = "*"

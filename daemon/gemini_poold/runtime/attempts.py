@@ -33,6 +33,8 @@ class Call:
 
     `wait_until`: Unix, the deadline for being given an account (generating is not counted). `owner`: whose leases
     these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
+
+    `attempts` and `wait_s` (for an account) are kept up to date while the call runs, so that an error's answer has them.
     """
 
     surface: str
@@ -44,6 +46,8 @@ class Call:
     owner: str = ""
     version: str = "v1beta"
     headers: Mapping[str, str] = field(default_factory=dict)
+    attempts: int = 0
+    wait_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -107,6 +111,7 @@ class Attempts:
             raise self._better(error) from None
         finally:
             self.wait_s += self._clock.monotonic() - began
+            self.call.wait_s = self.wait_s
         self.lease = grant.lease
         self.account = grant.account
         self.backend = backends[grant.account.backend]
@@ -118,6 +123,7 @@ class Attempts:
 
     def sending(self) -> None:
         self.count += 1
+        self.call.attempts = self.count
         self.sent_at = self._clock.monotonic()
 
     def first_byte(self) -> None:
