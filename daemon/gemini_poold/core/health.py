@@ -5,8 +5,8 @@ Rules
 2. What passes by itself is `offline`: the token endpoint or the set-up cannot be reached. It is retried.
 3. What a person must mend is *held*: the daemon does not try again by itself until the person acted (edited the
    entry, logged in again) or said so (`account clear-cooldown`, `account enable`).
-4. Some held states may heal without us: a missing secret appears, an API is switched on, a validation is done. They
-   are retried rarely, and `usable` leads out of them.
+4. Some held states may heal without us: a missing secret appears, an API is switched on, somebody logs in again.
+   `usable` leads out of them: a token that came, or a set-up that went through, is the proof.
 5. `suspended` is Google's word about a person's account: only that person's explicit clearing leads out of it.
 6. What the user wishes (disabled, paused) is not health: it overlays the state and hides nothing beneath it.
 
@@ -33,7 +33,9 @@ HELD = frozenset({
     S.LOGIN_REQUIRED, S.DEAD, S.CLIENT_INVALID, S.UNLICENSED, S.UNSUPPORTED_CLIENT, S.NEEDS_VALIDATION, S.SUSPENDED,
     S.MISCONFIGURED, S.BLOCKED_BY_TERMS, S.SECRET_MISSING,
 })  # fmt: skip
-HEALING = frozenset({S.NEEDS_VALIDATION, S.MISCONFIGURED, S.SECRET_MISSING, S.UNLICENSED})
+HEALING = frozenset({
+    S.NEEDS_VALIDATION, S.MISCONFIGURED, S.SECRET_MISSING, S.UNLICENSED, S.LOGIN_REQUIRED, S.CLIENT_INVALID,
+})  # fmt: skip
 STATES = (S.STARTING, S.READY, S.OFFLINE, *sorted(HELD))
 
 

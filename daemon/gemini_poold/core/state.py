@@ -15,7 +15,7 @@ from math import inf
 
 from .chooser import Chooser
 from .cooldown import Cooldowns, Key, key_of
-from .health import Event
+from .health import HELD, Event
 from .journal import Journal
 from .leases import Leases, UnknownLease
 from .member import Member
@@ -273,6 +273,12 @@ class Pool:
         )
         self.chooser.touch(self.members.values())
         return cleared
+
+    def login_changed(self, account_id: str, now: float) -> None:
+        """The account's secret was replaced: whatever it was held for may be over."""
+        member = self.members.get(account_id)
+        if member is not None and member.state in HELD:
+            self._move(member, Event.CHANGED, now, "its secret was replaced")
 
     def clear_state(self, account_id: str, now: float) -> None:
         """A person says: try this account again. Raises KeyError."""

@@ -121,6 +121,8 @@ class Lifecycle:
         if kept is not None and not anew and kept.fingerprint_nowait() == self._fingerprints.get(entry.id):
             return kept
         now, pool = self._clock.now(), self._broker.pool
+        if kept is not None:
+            pool.login_changed(entry.id, now)
         blocked = registry.gate(entry)
         if blocked is not None and blocked.state is not None:
             pool.refuse(
