@@ -29,6 +29,7 @@ from gemini_pool.protocol import Session, is_refused_for_stop, result_of
 
 R = TypeVar("R")
 
+_READ = 32 * 1024
 _HIGH = 64  # chunks that wait for a slow reader, from which on nothing more is read
 _CANCEL_S = 2.0  # how long a closed stream waits for the daemon to confirm
 
@@ -390,13 +391,14 @@ class _Links:
             await link.wait_closed()
 
 
-class _Link(asyncio.Protocol):
+class _Link(asyncio.BufferedProtocol):
     """One connection. Replies go to who asked; everything else waits in a bounded inbox for `next`."""
 
     def __init__(self, greeting: wire.InitializeParams) -> None:
         self._session = Session()
         self._ahead = self._session.request(calls.INITIALIZE.method, greeting)[1]
         self._transport: asyncio.Transport
+        self._buffer = memoryview(bytearray(_READ))
         self._asked: dict[int, tuple[str, asyncio.Future[wire.Incoming]]] = {}
         self._inbox: deque[wire.Incoming] = deque()
         self._news: asyncio.Future[None] | None = None
@@ -413,9 +415,14 @@ class _Link(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """A buffer that is kept: `data_received` would have asyncio allocate a quarter of a megabyte a read."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            messages = self._session.receive(data)
+            messages = self._session.receive(bytes(self._buffer[:nbytes]))
         except PoolError as error:
             self._error = error
             self._transport.abort()

@@ -31,7 +31,7 @@ from gemini_pool.protocol import Session, is_refused_for_stop, is_reply, result_
 
 R = TypeVar("R")
 
-_READ = 256 * 1024
+_READ = 64 * 1024  # a larger buffer costs an allocation that outweighs a small answer
 _CANCEL_S = 2.0  # how long a closed stream waits for the daemon to confirm
 
 

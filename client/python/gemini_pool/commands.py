@@ -1,0 +1,183 @@
+"""What each verb of `gemini-pool` does. Prints to standard output; errors are raised and told by `cli.py`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from gemini_pool.errors import PoolError
+
+_SILENCE_S = 30.0  # a daemon that says nothing for so long hangs; calls that may wait for an account are not bound by it
+
+
+def hand_over(args: list[str]) -> NoReturn:
+    """Become `python -m gemini_poold ARGS`, in this very process: a service manager keeps the pid it knows."""
+    if importlib.util.find_spec("gemini_poold") is None:
+        raise PoolError(
+            "not_found",
+            "the daemon is not installed here, only its client",
+            hint="pip install gemini-pool",
+        )
+    sys.stdout.flush()
+    # -P: a folder named like one of our modules, in whatever directory this runs, is none of ours.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gemini_poold", *args])  # noqa: S606
+
+
+def _pool(options: argparse.Namespace, *, waits: bool = False) -> Any:
+    from gemini_pool._sync import Pool
+
+    return Pool(options.socket, name="gemini-pool", timeout_s=None if waits else _SILENCE_S)
+
+
+def _show(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> int:
+    """Print data: as JSON when asked, else as text."""
+    if options.json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    else:
+        print(text())
+    return 0
+
+
+# ---- asking -------------------------------------------------------------------------------------------------------
+
+
+def ask(options: argparse.Namespace) -> int:
+    prompt = " ".join(options.prompt)
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        raise PoolError("bad_request", "the prompt is empty")
+    how = {"account": options.account, "session": options.session, "wait_s": options.wait}
+    with _pool(options, waits=True) as pool:
+        if options.json:
+            return _show(options, pool.generate(options.model, prompt, **how), str)
+        return _print_stream(pool.stream(options.model, prompt, **how))
+
+
+def _print_stream(stream: Any) -> int:
+    printed, ended = False, "\n"
+    with stream:
+        for chunk in stream:
+            if text := _text(chunk):
+                print(text, end="", flush=True)
+                printed, ended = True, text[-1]
+    if ended != "\n":
+        print()
+    reason = stream.result.finish_reason if stream.result is not None else ""
+    if reason not in ("", "STOP"):
+        print(f"gemini-pool: the answer ended with {reason}", file=sys.stderr)
+    return 0 if printed else 1
+
+
+def _text(chunk: Any) -> str:
+    """What a chunk adds to the answer; thoughts and calls are not part of it."""
+    try:
+        parts = chunk["candidates"][0]["content"]["parts"]
+    except (LookupError, TypeError):
+        return ""
+    return "".join(part["text"] for part in parts if "text" in part and not part.get("thought"))
+
+
+def token(options: argparse.Namespace) -> int:
+    with _pool(options) as pool:
+        found = pool.token(
+            options.account, model=options.model, backend=options.backend, min_validity_s=options.min_validity
+        )
+    return _show(options, found, lambda: str(found.token))
+
+
+# ---- looking ------------------------------------------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace) -> int:
+    with _pool(options) as pool:
+        found = pool.status()
+    return _show(options, found, lambda: _render().status(found))
+
+
+def quota(options: argparse.Namespace) -> int:
+    with _pool(options, waits=options.refresh) as pool:
+        found = pool.quota(refresh=options.refresh)
+    return _show(options, found, lambda: _render().quota(found))
+
+
+def explain(options: argparse.Namespace) -> int:
+    if bool(options.model) == bool(options.replay):
+        raise PoolError("bad_request", "explain takes a MODEL, or --replay DECISION")
+    with _pool(options) as pool:
+        found = pool.explain(options.model, session=options.session, decision=options.replay)
+    return _show(options, found, lambda: _render().explain(found))
+
+
+def account(options: argparse.Namespace) -> int:
+    with _pool(options) as pool:
+        found = pool.accounts()
+    return _show(options, found, lambda: _render().accounts(found))
+
+
+def _render() -> Any:
+    """A renderer for this terminal (or file)."""
+    from gemini_pool.render import Renderer
+
+    return Renderer.of(sys.stdout, os.environ)
+
+
+# ---- managing -----------------------------------------------------------------------------------------------------
+
+
+def reload(options: argparse.Namespace) -> int:
+    with _pool(options, waits=True) as pool:
+        result = pool.reload()
+    _show(options, result, lambda: _render().reloaded(result))
+    for error in result.errors:
+        where = f"{error.file}:{error.line}:{error.column}: " if error.line else ""
+        message = (
+            error.message if error.file and error.message.startswith(error.file) else where + error.message
+        )
+        print(f"gemini-pool: {message}", file=sys.stderr)
+        if error.hint:
+            print(f"  hint: {error.hint}", file=sys.stderr)
+    return 78 if result.errors else 0
+
+
+def pause(options: argparse.Namespace) -> int:
+    with _pool(options) as pool:
+        pool.pause(options.account)
+    print(f"{options.account or 'the pool'} is paused")
+    return 0
+
+
+def resume(options: argparse.Namespace) -> int:
+    with _pool(options) as pool:
+        pool.resume(options.account)
+    print(f"{options.account or 'the pool'} is resumed")
+    return 0
+
+
+def env(options: argparse.Namespace) -> int:
+    from gemini_pool import environment
+
+    with _pool(options) as pool:
+        info = pool.info()
+    settings = environment.settings(options.name, info)
+    return _show(options, settings, lambda: environment.as_shell(options.name, settings))
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "account": account,
+    "ask": ask,
+    "env": env,
+    "explain": explain,
+    "pause": pause,
+    "quota": quota,
+    "reload": reload,
+    "resume": resume,
+    "status": status,
+    "token": token,
+}
