@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from pathlib import Path
@@ -204,10 +204,22 @@ class Entry(Protocol):
     def proxy(self) -> str: ...
 
 
+@dataclass(slots=True)
+class Memory:
+    """What outlives a credential object in this process: they are made anew at every reload.
+
+    `unsaved`: rotated refresh tokens that are in no file, by place. `handed_out`: the last token of each identity, so
+    that a refused one is not taken for a new one.
+    """
+
+    unsaved: dict[str, Any] = field(default_factory=dict)
+    handed_out: dict[str, Token] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What credentials are built with. `share_tokens`: keep access tokens of logins beside their lock (0600), so
-    that a second process or a restart does not ask Google again."""
+    that a second process or a restart does not ask Google again. A changed copy made with `replace` keeps `memory`."""
 
     transport: Transport
     endpoints: Endpoints
@@ -216,6 +228,7 @@ class Context:
     environ: Mapping[str, str]
     lead_s: float = 600.0
     share_tokens: bool = True
+    memory: Memory = field(default_factory=Memory)
 
 
 class Bearer:

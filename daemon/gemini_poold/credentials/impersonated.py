@@ -112,6 +112,8 @@ class Impersonated(Bearer):
         token = self._inner_token or inner.warm_nowait()
         if token is None or token.expires_at - SOURCE_MARGIN_S <= self._ctx.clock.now():
             token = await inner.renew(now)
+            if self._source is not None:
+                self._inner_of = await self._source.read()  # a rotated refresh token is no new login
         self._inner_token = token
         return token
 

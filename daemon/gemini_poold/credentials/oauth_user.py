@@ -48,10 +48,6 @@ class _Rotated:
     token: Token
 
 
-# By state folder and place. Credentials are made anew at every reload, and what lives in memory alone must outlive them.
-_unsaved: dict[tuple[str, str], _Rotated] = {}
-
-
 class _Superseded(Exception):
     """Somebody logged in again meanwhile: begin anew with what is there now."""
 
@@ -79,19 +75,22 @@ class OAuthUser(Bearer):
         self._caller = Caller(account, ctx.transport, proxy)
         # The lock belongs to the place, whatever scopes are asked for: rotation concerns them all.
         self._share = TokenShare(ctx.state_dir, f"oauth {source.place}", ctx.clock, lead_s=ctx.lead_s)
-        self._handed_out: Token | None = None
-        self._key = (str(ctx.state_dir), source.place)
 
     @property
     def _rotated(self) -> _Rotated | None:
-        return _unsaved.get(self._key)
+        return self._ctx.memory.unsaved.get(self._source.place)
 
     @_rotated.setter
     def _rotated(self, rotated: _Rotated | None) -> None:
         if rotated is None:
-            _unsaved.pop(self._key, None)
+            self._ctx.memory.unsaved.pop(self._source.place, None)
         else:
-            _unsaved[self._key] = rotated
+            self._ctx.memory.unsaved[self._source.place] = rotated
+
+    @property
+    def _last(self) -> Token | None:
+        """The token that was handed out last."""
+        return self._ctx.memory.handed_out.get(self.identity)
 
     async def renew(self, now: float) -> Token:  # noqa: ARG002  (the clock is read again once the lock is held)
         work = asyncio.ensure_future(self._renew())
@@ -112,7 +111,7 @@ class OAuthUser(Bearer):
                 token = await self._renew_once()
             except _Superseded:
                 token = await self._renew_once()
-        self._handed_out = token
+        self._ctx.memory.handed_out[self.identity] = token
         return token
 
     async def _renew_once(self) -> Token:
@@ -127,7 +126,7 @@ class OAuthUser(Bearer):
         self.client = hashlib.sha256(str(info["client_id"]).encode()).hexdigest()[:16]
         refresh_token = self._rotated.refresh_token.reveal() if self._rotated else info["refresh_token"]
         grant = _grant_key(info["client_id"], refresh_token, self._scopes)
-        if self._ctx.share_tokens and (token := self._share.read(grant, not_=self._handed_out)):
+        if self._ctx.share_tokens and (token := self._share.read(grant, not_=self._last)):
             return token
         return await self._ask(content, info, refresh_token)
 
@@ -185,7 +184,7 @@ class OAuthUser(Bearer):
             self._ctx.clock.now() - rotated.token.issued_at
             < (rotated.token.expires_at - rotated.token.issued_at) / 2
         )
-        return rotated.token if young and rotated.token != self._handed_out else None
+        return rotated.token if young and rotated.token != self._last else None
 
     async def _keep(self, content: bytes, info: dict[str, Any]) -> None:
         """Make the rotated refresh token durable (rule 2), or remember it and warn (rule 3)."""

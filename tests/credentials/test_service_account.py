@@ -1,0 +1,132 @@
+"""Service accounts: signed by google-auth, exchanged over our transport, each way to fail told apart."""
+
+from __future__ import annotations
+
+import pytest
+from tests.credentials.making import TokenEndpoint, context, entry, file, served, write_secret
+
+from gemini_poold.config import Endpoints
+from gemini_poold.core.model import Backend
+from gemini_poold.credentials import registry
+from gemini_poold.credentials.base import CLOUD_PLATFORM, RETRIEVER, CredentialError, Failure
+from gemini_poold.fake import Fault, Match, SetClock, World
+
+NAME = "robot.json"
+
+
+def make(ctx, **more):
+    return registry.build(entry("service-account", file(NAME), **more), ctx)
+
+
+async def failure_of(credential):
+    with pytest.raises(CredentialError) as caught:
+        await credential.renew(0.0)
+    return caught.value
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.fixture
+def robot(world, tmp_path):
+    info = world.add_service_account("robot", project="vx-project")
+    write_secret(tmp_path / "secrets" / NAME, info)
+    return info
+
+
+async def test_over_http_a_token(tmp_path, world, robot):
+    """The signature holds, the token is the service account's, its life counts from the request."""
+    async with served(tmp_path, world) as (_, ctx):
+        credential = make(ctx)
+        for _ in range(2):
+            token = await credential.renew(0.0)
+            issued = world.tokens[token.value.reveal()]
+            assert issued.caller.name == "robot"
+            assert issued.scope == CLOUD_PLATFORM
+            assert token.expires_at - token.issued_at == round(world.token_life_s)
+
+
+@pytest.mark.parametrize(
+    ("backend", "scopes", "asked"),
+    [
+        (Backend.VERTEX, (), CLOUD_PLATFORM),
+        (Backend.DEVELOPER_API, (), f"{CLOUD_PLATFORM} {RETRIEVER}"),
+        (Backend.VERTEX, ("a", "b"), "a b"),
+    ],
+)
+async def test_scopes(tmp_path, world, robot, backend, scopes, asked):
+    """The backend's own scopes, unless the user names others."""
+    async with served(tmp_path, world) as (_, ctx):
+        token = await make(ctx, backend=backend, scopes=scopes).renew(0.0)
+        assert world.tokens[token.value.reveal()].scope == asked
+
+
+async def test_the_files_token_uri_unless_configured(tmp_path, world, robot):
+    """As for logins: the user's [endpoints] win over the file."""
+    google = TokenEndpoint()
+    await make(context(tmp_path, google, endpoints=Endpoints())).renew(0.0)
+    await make(context(tmp_path, google)).renew(0.0)
+    assert google.urls == [robot["token_uri"], "http://token.example/token"]
+
+
+@pytest.mark.parametrize(("state", "failure"), [("disabled", Failure.DEAD), ("deleted", Failure.DEAD)])
+async def test_over_http_a_dead_account(tmp_path, world, robot, state, failure):
+    """Google does not know it any more: dead, not a login to repeat."""
+    world.service_account("robot").state = state
+    async with served(tmp_path, world) as (_, ctx):
+        error = await failure_of(make(ctx))
+        assert error.failure is failure
+        assert "gemini-pool login" not in error.hint
+
+
+async def test_over_http_a_replaced_key(tmp_path, world, robot):
+    """A new key file works without a restart; the old key is dead."""
+    old = world.service_account("robot")
+    async with served(tmp_path, world) as (_, ctx):
+        credential = make(ctx)
+        await credential.renew(0.0)
+        new = World().add_service_account("robot", project="vx-project")
+        write_secret(tmp_path / "secrets" / NAME, {**new, "token_uri": robot["token_uri"]})
+        assert (await failure_of(credential)).failure is Failure.DEAD
+        write_secret(tmp_path / "secrets" / NAME, {**robot, "private_key": old.key.pem})
+        await credential.renew(0.0)
+
+
+async def test_over_http_a_wrong_clock(tmp_path, robot, world):
+    """A clock that is a day off is told as such, and passes by."""
+    clock = SetClock()
+    world.clock = clock
+    async with served(tmp_path, world) as (_, ctx):
+        error = await failure_of(make(ctx))
+        assert error.failure is Failure.TRANSIENT
+        assert "clock" in error.message
+
+
+async def test_over_http_an_ill_endpoint(tmp_path, world, robot):
+    """503 with HTML passes by."""
+    async with served(tmp_path, world) as (fake, ctx):
+        fake.faults.add(Fault.status(503, body="<html>"), when=Match(kind="token"), times=1)
+        credential = make(ctx)
+        assert (await failure_of(credential)).failure is Failure.TRANSIENT
+        await credential.renew(0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"private_key": "-----BEGIN PRIVATE KEY-----\nfake-key-material\n"}, "no RSA key"),
+        ({"private_key": ""}, "has no private_key"),
+        ({"client_email": None}, "has no client_email"),
+        ({"type": "authorized_user"}, "of type 'authorized_user'"),
+    ],
+)
+async def test_a_file_that_is_not_whole(tmp_path, robot, change, words):
+    """Named with its place; the key's text is in no error."""
+    write_secret(tmp_path / "secrets" / NAME, {**robot, **change})
+    error = await failure_of(make(context(tmp_path, TokenEndpoint())))
+    assert error.failure is Failure.SECRET
+    assert words in error.message
+    assert "fake-key-material" not in str(error)
+    assert error.__cause__ is None
