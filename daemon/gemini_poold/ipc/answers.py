@@ -16,6 +16,7 @@ from ..core.health import ERROR_WORD, HELD
 from ..core.member import Member
 from ..core.model import ALL_FORMS, Request
 from ..runtime.dispatch import Answer, Call, ClientFault
+from ..runtime.tokens import Need
 from .caller import Caller
 from .leases import model_of
 from .services import Services, Token
@@ -121,7 +122,7 @@ async def token(s: Services, c: Caller, p: wire.TokenParams) -> wire.TokenResult
     now = s.clock.now()
     found: Token | None = s.tokens.token_nowait(account.id, now)
     if found is None or found.expires_at <= now + p.min_validity_s:
-        found = await s.tokens.renew(account.id, "request" if found is None else "short")
+        found = await s.tokens.renew(account.id, Need.MISSING if found is None else Need.SHORT)
         if found.expires_at <= s.clock.now() + p.min_validity_s:
             raise PoolError(
                 "bad_request", f"a fresh token of {account.id} lives shorter than {p.min_validity_s:g} s",
@@ -171,6 +172,8 @@ def _fits(account: core.Account, p: wire.TokenParams, model: str) -> bool:
 def _nobody(s: Services, p: wire.TokenParams, fitting: Sequence[Member], now: float) -> PoolError:
     """Why there is no token now, and when there may be one."""
     what = p.model or p.backend or "this"
+    if s.broker.pool.paused:
+        return PoolError("overloaded", "the pool is paused", hint="gemini-pool resume")
     if not fitting:
         return PoolError(
             "not_lent", f"no account for {what} lends its secret",

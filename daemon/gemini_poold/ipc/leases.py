@@ -19,6 +19,7 @@ from ..core import model as core
 from ..core.model import Grant, Kind, Outcome, Request, Scope, Settled, Usage, Wait
 from ..core.state import UnknownLease
 from ..runtime.broker import unknown_lease
+from ..runtime.tokens import Need
 from .caller import Caller
 from .services import Services
 
@@ -46,7 +47,7 @@ def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Corou
         deadline = s.clock.now() + wait_s
         s.requests.put(request, deadline)
     else:
-        request, deadline = known.request, known.deadline
+        request, deadline = known
         if p.exclude:
             request = replace(request, exclude=request.exclude.union(p.exclude))
     decision = s.broker.acquire_nowait(request, owner=c.owner, detached=p.detach)
@@ -157,7 +158,7 @@ async def _next(s: Services, c: Caller, settled: Settled, *, detached: bool) -> 
     request = settled.request
     assert request is not None
     known = s.requests.get(request.id)
-    deadline = known.deadline if known is not None else s.clock.now() + s.config().selection.max_wait_s
+    deadline = known[1] if known is not None else s.clock.now() + s.config().selection.max_wait_s
     decision = s.broker.acquire_nowait(request, owner=c.owner, detached=detached)
     match decision:
         case Grant():
@@ -181,7 +182,7 @@ async def _renew(s: Services, lease: core.Lease) -> None:
     if token is None or token.issued_at <= lease.granted_at:
         try:
             generation = s.tokens.generation(lease.account_id)
-            await s.tokens.renew(lease.account_id, "unauthorized", generation=generation)
+            await s.tokens.renew(lease.account_id, Need.REFUSED, generation=generation)
         except PoolError:
             return  # the keeper has told the pool what is wrong with the account
 

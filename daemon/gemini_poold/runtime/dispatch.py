@@ -20,6 +20,7 @@ from ..transport import Response, Transport
 from .attempts import Answer, Attempts, Call, ClientFault, broken
 from .broker import Broker
 from .relay import Stream
+from .tokens import Need
 
 __all__ = ["Answer", "Call", "ClientFault", "Dispatcher", "Stream", "Tokens"]
 
@@ -46,8 +47,8 @@ class Tokens(Protocol):
     def generation(self, account_id: str) -> int:
         """The number of that token: given back with its 401."""
 
-    async def renew(self, account_id: str, reason: str = ..., *, generation: int | None = ...) -> object:
-        """A valid token ("request"), or another one ("unauthorized"). Raises PoolError."""
+    async def renew(self, account_id: str, reason: Need = ..., *, generation: int | None = ...) -> object:
+        """A valid token, or after a 401 another one. Raises PoolError."""
 
 
 class Dispatcher:
@@ -168,7 +169,7 @@ class Dispatcher:
         """What to send besides the body. None: the account's token is gone, and cannot be had now."""
         token = self._tokens.headers_nowait(run.account.id)
         if token is None:  # it ended between the grant and now
-            token = await self._renewed(run, "request")
+            token = await self._renewed(run, Need.MISSING)
             if token is None:
                 return None
         run.generation = self._tokens.generation(run.account.id)
@@ -189,14 +190,14 @@ class Dispatcher:
         )
         if outcome.kind is Kind.UNAUTHENTICATED and not run.renewed:
             run.renewed = True  # the same account once more, if there is another token
-            await self._renewed(run, "unauthorized")
+            await self._renewed(run, Need.REFUSED)
             return
         if outcome.source == refusals.SIGNATURE_SOURCE and not run.cleaned:
             run.cleaned = True
             return
         run.fail(outcome, status=status, headers=headers, body=body)
 
-    async def _renewed(self, run: Attempts, reason: str) -> Mapping[str, str] | None:
+    async def _renewed(self, run: Attempts, reason: Need) -> Mapping[str, str] | None:
         """Headers with a new token. None: there is none to be had; the lease is settled."""
         try:
             await self._tokens.renew(run.account.id, reason, generation=run.generation)

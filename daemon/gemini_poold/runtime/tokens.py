@@ -20,6 +20,7 @@ import heapq
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import count
 from math import inf, isinf
 
@@ -40,7 +41,14 @@ FORCED_GAP_S = 30.0  # a token this young that is refused is not the problem
 SECRET_LOOK_S = 5.0  # how often a held login's secret file is looked at
 MIN_GAP_S = 0.5  # between two renewals of one login, however short its tokens live
 
-MISSING, REFUSED, SHORT = "missing", "refused", "short"  # why somebody asks for a renewal
+
+class Need(StrEnum):
+    """Why somebody asks for a token to be renewed."""
+
+    MISSING = "missing"  # a valid one is needed now
+    REFUSED = "refused"  # Google answered 401 to it
+    SHORT = "short"  # valid, but not for long enough
+
 
 OnToken = Callable[[str, Token], None]
 OnFailure = Callable[[str, CredentialError, float], None]
@@ -162,12 +170,13 @@ class TokenKeeper:
         login = self._by_account.get(account_id)
         return login.generation if login else 0
 
-    async def renew(self, account_id: str, reason: str = MISSING, *, generation: int | None = None) -> Token:
+    async def renew(
+        self, account_id: str, reason: Need = Need.MISSING, *, generation: int | None = None
+    ) -> Token:
         """A valid token, waiting for a token call only if there is none.
 
-        `reason`: "missing" (somebody needs it now), "refused" (Google answered 401 to the token numbered
-        `generation`; without a number, to the present one), "short" (valid, but not for long enough). Raises `CredentialError` (its `retry_at` says
-        when it is tried again by itself), `PoolError` "not_found" or "shutting_down".
+        `generation`: the number of the token that was refused (without one: the present). Raises `CredentialError`
+        (its `retry_at` says when it is tried again by itself), `PoolError` "not_found" or "shutting_down".
         """
         login = self._by_account.get(account_id)
         if login is None:
@@ -175,7 +184,7 @@ class TokenKeeper:
         now = self._clock.now()
         if token := self._enough(login, reason, generation, now):
             return token
-        if reason == REFUSED:
+        if reason is Need.REFUSED:
             login.forced_at, login.valid_until = now, -inf
         if login.flight is None and login.error is not None and (login.held or now < login.next_at):
             login.error.retry_at = None if login.held else login.next_at
@@ -191,9 +200,9 @@ class TokenKeeper:
 
     def _enough(self, login: _Login, reason: str, generation: int | None, now: float) -> Token | None:
         token = login.valid(now)
-        if token is None or reason not in {REFUSED, SHORT}:
+        if token is None or reason is Need.MISSING:
             return token
-        if reason == REFUSED:
+        if reason is Need.REFUSED:
             # Replaced since, or so young that another one would be refused, too (and Google asked in a loop).
             replaced = generation is not None and generation != login.generation
             return token if replaced or now - login.forced_at < FORCED_GAP_S else None
