@@ -132,6 +132,7 @@ class Rpc:
     def configure(self, *accounts: Account) -> None:
         self.pool.configure(accounts, self.clock.now())
         self.tokens.set_accounts({account.id: ApiKey(Key(account.id), account.id) for account in accounts})
+        self.broker.changed()
 
     def _warm(self, account_id: str, token: Any) -> None:
         self.pool.token_ready(account_id, self.clock.now(), expires_at=token.expires_at)
@@ -159,7 +160,9 @@ class Rpc:
         return wire.ReloadResult([], [], [], len(self.accounts), [], [], [])
 
     async def connect(self, path: Path | None = None) -> Raw:
-        return Raw(*await asyncio.open_unix_connection(path or self.path, limit=2**26))
+        raw = Raw(*await asyncio.open_unix_connection(path or self.path, limit=2**26))
+        self._stack.push_async_callback(raw.close)
+        return raw
 
 
 class Raw:

@@ -40,7 +40,6 @@ async def test_initialize_names_the_client_and_lists_methods(tmp_path):
         assert "pool/acquire" in result["methods"]
         status = (await raw.ask(2, "pool/status"))["result"]
         assert [(c["name"], c["version"], c["pid"]) for c in status["clients"]] == [("vi", "9", os.getpid())]
-        await raw.close()
 
 
 @pytest.mark.parametrize("ident", [0, 1, -7, "x", "", 3.0, 2.5, 2**53])
@@ -49,7 +48,6 @@ async def test_ids_come_back_as_they_are(tmp_path, ident):
     async with Rpc(tmp_path) as rpc:
         raw = await rpc.connect()
         assert (await raw.ask(ident, "daemon/info"))["id"] == ident
-        await raw.close()
 
 
 async def test_notifications_get_no_reply(tmp_path):
@@ -65,7 +63,6 @@ async def test_notifications_get_no_reply(tmp_path):
         status = (await raw.ask(1, "pool/status"))["result"]
         assert [a["state"] for a in status["accounts"]] == ["paused", "ready"]
         assert raw.messages == []
-        await raw.close()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +91,6 @@ async def test_bad_messages(tmp_path, message, code, ident):
         assert (reply["error"]["code"], reply["id"]) == (code, ident)
         assert reply["error"]["data"]["code"] in ("bad_request", "not_found")
         assert "result" in await raw.ask(6, "pool/status")
-        await raw.close()
 
 
 async def test_errors_name_the_field_and_the_methods(tmp_path):
@@ -105,7 +101,6 @@ async def test_errors_name_the_field_and_the_methods(tmp_path):
         assert "$.exclude[0]" in error["message"]
         error = (await raw.ask(2, "pool/stauts"))["error"]
         assert "pool/status" in error["data"]["hint"]
-        await raw.close()
 
 
 @pytest.mark.parametrize("params", [None, {}])
@@ -116,7 +111,6 @@ async def test_params_may_be_null_or_missing(tmp_path, params):
         raw.send({"id": 1, "method": "pool/status", "params": params}, {"id": 2, "method": "pool/status"})
         assert "result" in await raw.reply(1)
         assert "result" in await raw.reply(2)
-        await raw.close()
 
 
 @pytest.mark.parametrize(
@@ -147,8 +141,6 @@ async def test_frames_that_cannot_be_read(tmp_path, sent, code):
             assert (reply["id"], reply["error"]["code"]) == (None, code)
         assert await raw.ended()
         assert "result" in await other.ask(1, "pool/status")
-        await raw.close()
-        await other.close()
 
 
 async def test_65_mib(tmp_path):
@@ -161,7 +153,6 @@ async def test_65_mib(tmp_path):
         assert reply["id"] is None
         assert "gateway" in reply["error"]["message"]
         assert await raw.ended()
-        await raw.close()
 
 
 async def test_large_frame_passes(tmp_path):
@@ -171,7 +162,6 @@ async def test_large_frame_passes(tmp_path):
         large = {"contents": [{"role": "user", "parts": [{"text": "a" * (9 << 20)}]}]}
         reply = await raw.ask(1, "pool/generate", model=MODEL, request=large)
         assert reply["result"]["candidates"]
-        await raw.close()
 
 
 async def test_generate_and_stream(tmp_path):
@@ -190,7 +180,6 @@ async def test_generate_and_stream(tmp_path):
         assert end["result"]["chunks"] == len(raw.messages) > 1
         assert {(m["method"], m["params"]["token"]) for m in raw.messages} == {("$/progress", "t")}
         assert raw.messages[0]["params"]["value"]["candidates"]
-        await raw.close()
 
 
 async def test_stream_over_lines_stays_on_lines(tmp_path):
@@ -201,7 +190,6 @@ async def test_stream_over_lines_stays_on_lines(tmp_path):
         raw.send(request, line=True)
         line = await raw.reader.readline()
         assert msgspec.json.decode(line)["result"]["candidates"]
-        await raw.close()
 
 
 async def test_stream_without_a_token_is_told(tmp_path):
@@ -213,7 +201,6 @@ async def test_stream_without_a_token_is_told(tmp_path):
         )["error"]
         assert error["data"]["code"] == "bad_request"
         assert "token" in error["message"]
-        await raw.close()
 
 
 @pytest.mark.parametrize("by", ["id", "token"])
@@ -234,7 +221,6 @@ async def test_cancel_in_the_same_packet(tmp_path, by):
         if by == "token":
             assert "result" in await raw.reply(8)
         assert len(rpc.pool.leases) == 0
-        await raw.close()
 
 
 async def test_cancel_in_mid_stream(tmp_path):
@@ -252,7 +238,6 @@ async def test_cancel_in_mid_stream(tmp_path):
         assert (await raw.reply(1))["error"]["code"] == -32800
         assert len(rpc.pool.leases) == 0
         assert "result" in await raw.ask(2, "pool/status")
-        await raw.close()
 
 
 async def test_cancelling_what_is_not_there(tmp_path):
@@ -261,7 +246,6 @@ async def test_cancelling_what_is_not_there(tmp_path):
         raw = await rpc.connect()
         raw.send({"method": "$/cancelRequest", "params": {"id": 99}}, {"method": "$/cancelRequest"})
         assert "result" in await raw.ask(1, "pool/cancel", token="gone")
-        await raw.close()
 
 
 async def test_one_id_at_a_time(tmp_path):
@@ -277,7 +261,6 @@ async def test_one_id_at_a_time(tmp_path):
             assert (await raw.reply(ident))["error"]["code"] == -32600
         raw.send({"method": "$/cancelRequest", "params": {"id": 1}})
         assert (await raw.reply(1))["error"]["code"] == -32800
-        await raw.close()
 
 
 async def test_client_that_vanishes(tmp_path):
@@ -301,7 +284,6 @@ async def test_client_that_vanishes(tmp_path):
         status = (await other.ask(4, "pool/status"))["result"]
         assert len(status["clients"]) == 1
         assert [a["in_flight"] for a in status["accounts"]] == [0, 0]
-        await other.close()
 
 
 async def test_detached_lease_survives_its_connection(tmp_path):
@@ -315,7 +297,6 @@ async def test_detached_lease_survives_its_connection(tmp_path):
         while len(rpc.pool.leases) > 1:
             await other.ask(3, "daemon/info")
         assert (await other.ask(4, "pool/report", lease=lease, status=200))["result"]["next"] == "done"
-        await other.close()
 
 
 async def test_half_closed_client_gets_its_replies(tmp_path):
@@ -347,7 +328,6 @@ async def test_half_closed_client_that_dies(tmp_path):
         sock.close()
         while len(rpc.pool.leases):
             await other.ask(2, "daemon/info")
-        await other.close()
 
 
 async def test_two_scopes(tmp_path):
@@ -360,7 +340,6 @@ async def test_two_scopes(tmp_path):
             assert method not in methods
             assert (await raw.ask(2, method))["error"]["code"] == -32601
         assert "result" in await raw.ask(3, "pool/acquire", model=MODEL)
-        await raw.close()
 
 
 async def test_requests_run_concurrently(tmp_path):
@@ -371,7 +350,6 @@ async def test_requests_run_concurrently(tmp_path):
         raw.send(raw.request(1, "pool/generate", model=MODEL, request=BODY), raw.request(2, "pool/status"))
         assert "result" in await raw.reply(2)
         assert raw.messages == []
-        await raw.close()
 
 
 async def test_too_many_in_flight_are_not_read_any_further(tmp_path):
@@ -394,8 +372,6 @@ async def test_too_many_in_flight_are_not_read_any_further(tmp_path):
         assert "error" in await raw.reply(1)
         for n in range(3, 200):
             assert "result" in await raw.reply(n)
-        await raw.close()
-        await other.close()
 
 
 async def test_slow_reader_of_a_stream_slows_the_stream(tmp_path):
@@ -427,7 +403,6 @@ async def test_slow_reader_of_a_stream_slows_the_stream(tmp_path):
             messages += decoder.feed(await loop.sock_recv(sock, 1 << 20))
         assert msgspec.json.decode(messages[-1])["result"]["chunks"] == len(messages) - 1
         sock.close()
-        await other.close()
 
 
 async def test_slow_reader_of_replies_is_not_served_further(tmp_path):
@@ -449,7 +424,6 @@ async def test_slow_reader_of_replies_is_not_served_further(tmp_path):
         while count < 500:
             count += len(decoder.feed(await loop.sock_recv(sock, 1 << 20)))
         sock.close()
-        await other.close()
 
 
 async def test_drain(tmp_path):
@@ -477,7 +451,6 @@ async def test_drain(tmp_path):
             await rpc.connect()
         await rpc.server.close()
         assert await raw.ended()
-        await raw.close()
 
 
 async def test_close_tells_who_still_runs(tmp_path):
@@ -493,7 +466,6 @@ async def test_close_tells_who_still_runs(tmp_path):
         assert error["data"]["code"] == "shutting_down"
         assert error["data"]["retryable"] is True
         assert await raw.ended()
-        await raw.close()
 
 
 async def test_a_failing_verb_is_an_error_not_the_end(tmp_path, caplog):
@@ -507,7 +479,6 @@ async def test_a_failing_verb_is_an_error_not_the_end(tmp_path, caplog):
         assert "ZeroDivisionError" in caplog.text
         rpc.services.info = rpc.info
         assert "result" in await raw.ask(2, "daemon/info")
-        await raw.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
@@ -515,7 +486,9 @@ async def test_another_user_is_refused(tmp_path, caplog):
     """A process of another user is hung up on before a byte of it is read, and logged with its uid."""
     async with Rpc(tmp_path) as rpc:
         for folder in (*tmp_path.parents, tmp_path, rpc.path.parent):
-            if not folder.stat().st_mode & 0o001:  # pytest's own; never one that is open already, such as /tmp
+            if (
+                not folder.stat().st_mode & 0o001
+            ):  # pytest's own; never one that is open already, such as /tmp
                 folder.chmod(0o711)
         rpc.path.chmod(0o666)
         script = textwrap.dedent(f"""
@@ -546,4 +519,3 @@ async def test_second_server_on_the_socket(tmp_path):
         assert str(os.getpid()) in str(caught.value)
         raw = await rpc.connect()
         assert "result" in await raw.ask(1, "daemon/info")
-        await raw.close()

@@ -136,11 +136,7 @@ def reload(options: argparse.Namespace) -> int:
         result = pool.reload()
     _show(options, result, lambda: _render().reloaded(result))
     for error in result.errors:
-        where = f"{error.file}:{error.line}:{error.column}: " if error.line else ""
-        message = (
-            error.message if error.file and error.message.startswith(error.file) else where + error.message
-        )
-        print(f"gemini-pool: {message}", file=sys.stderr)
+        print(f"gemini-pool: {_render().problem(error)}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
     return 78 if result.errors else 0

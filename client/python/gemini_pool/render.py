@@ -30,10 +30,7 @@ class Renderer:
 
     def status(self, s: wire.StatusResult) -> str:
         """Everything at a glance; what is wrong with the files comes first."""
-        lines = [
-            self._ink("bad", f"{e.file}:{e.line}:{e.column}: {e.message}" if e.line else e.message)
-            for e in s.config_errors
-        ]
+        lines = [self._ink("bad", self.problem(e)) for e in s.config_errors]
         gateway = s.gateway_url or "no gateway port"
         if s.gateway_error:
             gateway = self._ink("bad", f"gateway: {s.gateway_error}")
@@ -121,6 +118,12 @@ class Renderer:
         return "; ".join(parts) or ("nothing was taken over" if r.errors else "nothing has changed")
 
     # ---- pieces ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def problem(e: wire.ConfigError) -> str:
+        """What is wrong with a file, with its place as compilers write it."""
+        place = ":".join([e.file, *(str(number) for number in (e.line, e.column) if number)])
+        return f"{place}: {e.message}" if place else e.message
 
     def _state(self, a: wire.AccountInfo) -> str:
         if a.state != "ready":

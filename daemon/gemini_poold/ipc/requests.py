@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
-from dataclasses import dataclass
 
 from ..core.model import Request
 
 _MAX_OPEN = 10_000  # requests whose deadline is remembered; a forgotten one begins anew
 
 
-@dataclass(slots=True)
-class Open:
-    """A request that is not answered yet: how it would be tried next, and until when it may wait."""
-
-    request: Request
-    deadline: float
-
-
 class OpenRequests:
-    """The requests that clients send themselves, by id."""
+    """The requests that clients send themselves, by id: how each is tried next, and until when it may wait."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, Open] = OrderedDict()
+        self._open: dict[str, tuple[Request, float]] = {}
         self._prefix = uuid.uuid4().hex[:8]
         self._serial = 0
 
@@ -31,13 +21,13 @@ class OpenRequests:
         self._serial += 1
         return f"{self._prefix}-{self._serial:x}"
 
-    def get(self, request_id: str) -> Open | None:
+    def get(self, request_id: str) -> tuple[Request, float] | None:
         return self._open.get(request_id)
 
     def put(self, request: Request, deadline: float) -> None:
-        self._open[request.id] = Open(request, deadline)
+        self._open[request.id] = (request, deadline)
         if len(self._open) > _MAX_OPEN:
-            self._open.popitem(last=False)
+            del self._open[next(iter(self._open))]
 
     def end(self, request_id: str) -> None:
         self._open.pop(request_id, None)

@@ -26,6 +26,7 @@ from .verbs import Verb
 
 log = logging.getLogger("gemini_pool.rpc")
 
+READ = 256 * 1024
 RETURN_S = 10.0  # a client whose connection we ended has that long to come back for its leases
 _FLUSH_S = 1.0  # what clients get to read their last replies
 _SERVER_OPTIONS: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -46,6 +47,7 @@ class Server:
         self.services = services
         services.clients = self.clients
         self.draining = False
+        self.buffer = memoryview(bytearray(READ))  # what any connection reads next
         self._table = table
         self._max_in_flight = max_in_flight
         self._listening: list[tuple[Listening, asyncio.Server]] = []
