@@ -315,9 +315,12 @@ class Daemon:
     async def _tell_status(self) -> None:
         before = ""
         while True:
+            now, tokens = self._clock.now(), self._lifecycle.tokens
             members = self._broker.pool.members.values()
-            ready = sum(member.may_serve(self._clock.now()) for member in members)
-            line = f"{ready} of {len(members)} accounts ready, {len(self._broker.pool.leases)} leases"
+            ready = sum(member.may_serve(now) for member in members)
+            warm = sum(tokens.token_nowait(member.account.id, now) is not None for member in members)
+            line = f"{ready} of {len(members)} accounts ready, {warm} tokens warm"
+            line += f", {len(self._broker.pool.leases)} leases"
             if self._reloader.errors:
                 line += "; the files have errors, see gemini-pool status"
             if line != before:

@@ -94,6 +94,7 @@ def test_active_means_accepting_with_the_socket_unit() -> None:
     assert found["socket"] == "active"
     assert found["modes"] == ["0700", "0600", "0600"]
     assert (found["answer"], found["ready"]) == (True, 200)
+    assert found["status_text"].startswith("3 of 3 accounts ready, 3 tokens warm")
     assert found["sockets_stay"] == ["active", True, True]
     assert found["again"] is True
     assert found["both_gone"] == ["inactive", "inactive", False, False]
@@ -165,6 +166,7 @@ def test_a_bad_configuration_is_told_and_not_retried() -> None:
 def test_nothing_secret_in_the_journal() -> None:
     """No key, token, prompt or answer in any field of any entry, at level debug, through failures and restarts."""
     found = run_inside("nothing_secret_in_the_journal")
+    assert found["renewed_after_401"] == [True, True]
     assert found["secrets"] > 15
     assert found["found"] == []
     assert found["entries"] > 10, found["messages"]
