@@ -198,7 +198,11 @@ class Gateway:
 
     async def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
         log.error("gateway: a request failed inside: %s", type(error).__name__, exc_info=error)
-        told = PoolError("internal", "gemini-pool failed inside", hint="the daemon's log says more: `journalctl --user -u gemini-pool`")
+        told = PoolError(
+            "internal",
+            "gemini-pool failed inside",
+            hint="the daemon's log says more: `journalctl --user -u gemini-pool`",
+        )
         if exchange.begun is None:
             return relay.of_error(exchange, told)
         await relay.break_off(exchange, exchange.begun, told)
