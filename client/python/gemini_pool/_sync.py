@@ -158,6 +158,9 @@ class Pool:
             except ConnectionLost as lost:
                 if repeated or not (call.repeatable or lost.unsent):
                     raise
+            except BaseException:
+                self._links.put(link)
+                raise
             else:
                 self._links.put(link)
                 if repeated or not is_refused_for_stop(reply):
@@ -350,8 +353,10 @@ class _Links:
         return _Link(_connect(self._socket, self._connect_s), self._greeting, self._timeout_s)
 
     def put(self, link: _Link) -> None:
-        with self._lock:
-            self._idle.append(link)
+        """Keep the connection for the next call, unless it is closed."""
+        if link.is_open:
+            with self._lock:
+                self._idle.append(link)
 
     def open(self, method: str, params: Any, *, fresh: bool = False) -> tuple[_Link, int]:
         """A connection that stays with its caller, on which the request was sent; and the request's id."""
@@ -361,6 +366,9 @@ class _Links:
         except ConnectionLost as lost:
             if fresh or not lost.unsent:
                 raise
+        except BaseException:
+            self.put(link)
+            raise
         return self.open(method, params, fresh=True)
 
     def close(self) -> None:
@@ -419,6 +427,10 @@ class _Link:
         self._sock.settimeout(_CANCEL_S)
         self.wait_reply(number)
         self._sock.settimeout(self._timeout_s)
+
+    @property
+    def is_open(self) -> bool:
+        return self._sock.fileno() >= 0
 
     def close(self) -> None:
         self._sock.close()
