@@ -47,8 +47,19 @@ _SECRETS = re.compile(
 )
 
 
+# Every match of _SECRETS holds one of these, in lower case. Looking for them first spares nearly every record the search,
+# which would be a tenth of the cost of a small request.
+_NEEDLES = (
+    *("bearer", "basic", "key", "_token", "client_secret", "assertion"),
+    *("ya29.", "aiza", "aq.", "1//", "4/", "4%2f", "gocspx-", "eyj", "-----begin"),
+)
+
+
 def masked(text: str) -> str:
     """The text with everything that looks like a credential replaced by asterisks."""
+    lowered = text.lower()
+    if not any(needle in lowered for needle in _NEEDLES):
+        return text
     return _SECRETS.sub(lambda match: (match["keep"] or "") + _MASK, text)
 
 
