@@ -343,7 +343,7 @@ class _Links:
 
     def shared_nowait(self) -> _Link | None:
         link = self._shared
-        return None if link is None or link.lost else link
+        return None if link is None or link.lost or link.draining else link
 
     async def shared(self, *, instead_of: _Link | None = None) -> _Link:
         """The connection of all calls, a new one where needed. Whoever comes meanwhile waits for the same."""
@@ -352,8 +352,8 @@ class _Links:
         async with self._connecting:
             link = self.shared_nowait()
             if link is None or link is instead_of:
-                if link is not None:
-                    link.retire()
+                if self._shared is not None:
+                    self._shared.retire()
                 link = self._shared = await self.connect()
             return link
 
@@ -361,8 +361,9 @@ class _Links:
         """A connection for one stream."""
         while self._idle:
             link = self._idle.pop()
-            if not link.lost:
+            if not (link.lost or link.draining):
                 return link
+            link.close()
         return await self.connect()
 
     def put(self, link: _Link) -> None:
@@ -408,6 +409,7 @@ class _Link(asyncio.BufferedProtocol):
         self._keeps = False  # whether anybody reads with `next`
         self._retired = False
         self.lost = False
+        self.draining = False  # the daemon is about to stop: new calls go to its successor
 
     # ---- asyncio's side --------------------------------------------------------------------------------------
 
@@ -516,6 +518,8 @@ class _Link(asyncio.BufferedProtocol):
     # ---- inside ----------------------------------------------------------------------------------------------
 
     def _keep(self, message: wire.Incoming) -> None:
+        if message.method == "daemon/draining":
+            self.draining = True
         if not self._keeps:
             return
         self._inbox.append(message)

@@ -7,8 +7,11 @@ in one write. What the verbs do is `verbs.py`'s business, who else is connected 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import select
+import socket
 from collections import deque
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -363,7 +366,7 @@ class Connection(asyncio.BufferedProtocol):
             self._send_error(ident, PoolError("bad_request", f"{method}: {error}", rpc_code=INVALID_PARAMS))
         else:
             log.error("%s failed", verb.method if verb is not None else "reply", exc_info=error)
-            hint = "the daemon's log says more: `gemini-pool logs`"
+            hint = "the daemon's log says more: `journalctl --user -u gemini-pool`"
             self._send_error(ident, PoolError("internal", _HIDDEN, hint=hint, rpc_code=INTERNAL_ERROR))
 
     def _send_error(self, ident: Id, error: PoolError) -> None:
@@ -415,6 +418,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def peer_socket(self) -> Any:
         return self._transport.get_extra_info("socket")
+
+    def last_look(self) -> None:
+        """Read what has arrived already, so that it is answered rather than lost when we hang up."""
+        if self.closing or self._half_closed:
+            return
+        with socket.socket(fileno=os.dup(self.peer_socket().fileno())) as sock, contextlib.suppress(OSError):
+            while (count := sock.recv_into(self._server.buffer)) and not self.closing:
+                self.buffer_updated(count)
 
     def finish(self) -> None:
         """Hang up once everything written has left."""

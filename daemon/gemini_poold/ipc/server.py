@@ -100,6 +100,9 @@ class Server:
             connection.cancel_all()
         await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))
         for connection in list(self._connections.values()):
+            connection.last_look()
+        await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))
+        for connection in list(self._connections.values()):
             connection.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_S):
