@@ -446,10 +446,14 @@ class TokenKeeper:
         login.failures_in_row += 1
         concerned = [login]
         if error.failure is Failure.CLIENT and login.credential.client:
+            if login.held:
+                return  # another login of the client was refused meanwhile, and everybody was told
             concerned += [
                 other
                 for other in self._logins.values()
-                if other is not login and other.credential.client == login.credential.client
+                if other is not login
+                and other.credential.client == login.credential.client
+                and not other.held
             ]
         for each in concerned:
             if each is not login:
