@@ -126,7 +126,7 @@ class AsyncPool:
 
     async def events(self, *kinds: wire.EventKind) -> AsyncEvents:
         """Notices of these kinds (default: all) as they come, without end. Subscribed when this returns."""
-        params = wire.SubscribeParams(list(kinds)) if kinds else wire.SubscribeParams()
+        params = wire.SubscribeParams(kinds or wire.EVENT_KINDS)
         link = await self._links.connect()
         try:
             reply = await link.wait_reply(link.send(calls.SUBSCRIBE.method, params))

@@ -133,7 +133,7 @@ class Pool:
 
     def events(self, *kinds: wire.EventKind) -> Events:
         """Notices of these kinds (default: all) as they come, without end. Subscribed when this returns."""
-        return Events(self._links, wire.SubscribeParams(list(kinds)) if kinds else wire.SubscribeParams())
+        return Events(self._links, wire.SubscribeParams(kinds or wire.EVENT_KINDS))
 
     def call(self, method: str, params: Any = None) -> Any:
         """Any method by its name, decoded to plain values: for daemons newer than this client."""

@@ -57,7 +57,7 @@ EVENT: msgspec.json.Decoder[wire.Event] = msgspec.json.Decoder(wire.Event)
 class AcquireOptions(TypedDict, total=False):
     """What `acquire` and `lease` take besides the model; see `wire.AcquireParams`."""
 
-    forms: list[wire.Form]
+    forms: Sequence[wire.Form]
     stream: bool
     session: str
     account: str

@@ -8,9 +8,10 @@ add some; a renamed or removed field is a breaking change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 VERSION = "0.1.0"
 PROTOCOL = 1
@@ -175,7 +176,7 @@ class Draining(_Out):
 
 class AcquireParams(_In):
     model: str
-    forms: list[Form] = field(default_factory=lambda: ["gl"])
+    forms: Sequence[Form] = ("gl",)
     stream: bool = False
     session: str = ""
     account: str = ""
@@ -499,7 +500,7 @@ class PauseParams(_In):
 
 
 class SubscribeParams(_In):
-    events: list[EventKind] = field(default_factory=lambda: list(EVENT_KINDS))
+    events: Sequence[EventKind] = EVENT_KINDS
 
 
 class Event(_Out):
