@@ -89,6 +89,18 @@ def test_code_assist_mode(stage: Stage, cli: Cli) -> None:
     assert not stage.google.record.count("stream", backend="ca")
 
 
+def test_vertex_mode(stage: Stage, cli: Cli) -> None:
+    """`GOOGLE_VERTEX_BASE_URL` with a key: Vertex's form in, any account behind it."""
+    env = {
+        "GOOGLE_GENAI_USE_VERTEXAI": "true",
+        "GOOGLE_API_KEY": stage.daemon.key,
+        "GOOGLE_VERTEX_BASE_URL": stage.url,
+    }
+    done = cli.ask("what is up", env, {"security": {"auth": {"selectedType": "vertex-ai"}}})
+    assert_answered(done, "cool")
+    stage.assert_rotated("hot")
+
+
 def test_code_assist_account(stage: Stage, cli: Cli) -> None:
     """Both keys refuse: the Code Assist account serves, in either mode."""
     stage.refuse("cool")

@@ -86,6 +86,20 @@ def test_count_and_models(stage: Stage, client: Any) -> None:
     assert client.models.get(model=MODEL).name == f"models/{MODEL}"
 
 
+def test_vertex_express(stage: Stage, client: Any) -> None:
+    """The same SDK in Vertex mode with a key: Vertex's paths, without project and location."""
+    from google import genai
+    from google.genai import types
+
+    options = types.HttpOptions(base_url=stage.url)
+    vertex = genai.Client(vertexai=True, api_key=stage.daemon.key, http_options=options)
+    try:
+        assert_served(vertex.models.generate_content(model=MODEL, contents="hello").text)
+    finally:
+        vertex.close()
+    stage.assert_rotated("hot")
+
+
 def test_everybody_refuses(stage: Stage, client: Any) -> None:
     """Only when nobody is left does the SDK see the 429, and it says who returns when."""
     from google.genai import errors, types
