@@ -85,7 +85,8 @@ def test_httpx_transport_errors():
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("mine"), KeyboardInterrupt(), asyncio.CancelledError(), SystemExit(3), ZeroDivisionError()]
+    "error",
+    [ValueError("mine"), KeyboardInterrupt(), asyncio.CancelledError(), SystemExit(3), ZeroDivisionError()],
 )
 def test_everything_else_gives_the_lease_back(error):
     """A program's own failure says nothing about the account."""

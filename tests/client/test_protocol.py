@@ -37,7 +37,9 @@ def test_notifications_have_no_id():
 def test_receive_in_pieces():
     """Messages come out whole, whatever the pieces; notifications and replies are told apart."""
     session = Session()
-    stream = encode(b'{"method":"$/progress","params":{"token":1,"value":{"a":[1]}}}') + encode(b'{"id":3,"result":{}}')
+    stream = encode(b'{"method":"$/progress","params":{"token":1,"value":{"a":[1]}}}') + encode(
+        b'{"id":3,"result":{}}'
+    )
     messages = [m for i in range(len(stream)) for m in session.receive(stream[i : i + 1])]
     assert [is_reply(m) for m in messages] == [False, True]
     assert calls.PROGRESS.decode(messages[0].params).value == {"a": [1]}
@@ -46,7 +48,14 @@ def test_receive_in_pieces():
 
 def test_error_data_becomes_attributes():
     """Everything the daemon says about an error is on the exception."""
-    data = {"code": "all_cooling_down", "retryable": True, "hint": "h", "retry_at": 5.5, "account": "a", "details": [1]}
+    data = {
+        "code": "all_cooling_down",
+        "retryable": True,
+        "hint": "h",
+        "retry_at": 5.5,
+        "account": "a",
+        "details": [1],
+    }
     message = incoming(id=1, error={"code": -32000, "message": "m", "data": data})
     with pytest.raises(PoolError) as caught:
         result_of(message, calls.STATUS)
@@ -58,7 +67,13 @@ def test_error_data_becomes_attributes():
 
 @pytest.mark.parametrize(
     ("code", "word"),
-    [(-32601, "not_found"), (-32602, "bad_request"), (-32600, "bad_request"), (-32700, "bad_request"), (-1, "internal")],
+    [
+        (-32601, "not_found"),
+        (-32602, "bad_request"),
+        (-32600, "bad_request"),
+        (-32700, "bad_request"),
+        (-1, "internal"),
+    ],
 )
 def test_errors_without_data(code, word):
     """A server that sends the number alone is understood."""
