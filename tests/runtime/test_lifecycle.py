@@ -114,9 +114,7 @@ async def test_a_login_is_set_up_before_it_serves(house: House) -> None:
 async def test_an_unlicensed_login_says_so(house: House) -> None:
     """What Google refuses at set-up becomes the account's state, with words for its owner; it is not hammered."""
     house.log_in(code_assist=CodeAssist(project="proj"))
-    house.fake.faults.add(
-        Fault.status(403, body=_unlicensed()), when=Match(kind="load"), times=None
-    )
+    house.fake.faults.add(Fault.status(403, body=_unlicensed()), when=Match(kind="load"), times=None)
     house.apply(USER)
     await house.until(lambda: house.state("user") is not AccountState.STARTING)
     member = house.pool.members["user"]
@@ -132,6 +130,15 @@ async def test_a_set_up_that_fails_for_now_is_tried_again(house: House) -> None:
     house.apply(USER)
     await house.until(lambda: house.state("user") is AccountState.OFFLINE)
     await house.until(lambda: house.state("user") is AccountState.READY)
+
+
+async def test_a_token_refused_at_set_up_is_renewed_once(house: House) -> None:
+    """A 401 in the set-up renews the token and repeats, whatever the clock says."""
+    house.fake.faults.add(Fault.status(401), when=Match(kind="load"), times=1)
+    house.log_in()
+    house.apply(USER)
+    await house.until(lambda: house.state("user") is AccountState.READY)
+    assert (house.fake.record.count("token"), house.fake.record.count("load")) == (2, 2)
 
 
 async def test_a_dead_login_waits_for_a_new_one(house: House) -> None:

@@ -11,19 +11,20 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from ..accounts.schema import AccountEntry, to_model
 from ..clock import Clock
 from ..core import refresh
-from ..core.health import HELD
-from ..core.model import Account, AccountState, Backend, DiscoveryRow, Outcome, PoolEvent
+from ..core.health import HEALING, HELD
+from ..core.model import Account, AccountState, Backend, DiscoveryRow, Kind, Outcome, PoolEvent
 from ..core.state import Changes
 from ..credentials import registry
 from ..credentials.base import Context, Credential, CredentialError, Token
 from ..errors import PoolError
 from .broker import Broker
-from .tokens import TokenKeeper
+from .tokens import Need, TokenKeeper
 
 log = logging.getLogger("gemini_pool.accounts")
 
@@ -236,6 +237,13 @@ class Lifecycle:
             if member is None or headers is None:
                 return
             found = await self._setup.run(member.account, headers)
+            if isinstance(found, Outcome) and found.kind is Kind.UNAUTHENTICATED:  # renew once, repeat once
+                await self.tokens.renew(account_id, Need.REFUSED)
+                found = await self._setup.run(
+                    member.account, self.tokens.headers_nowait(account_id) or headers
+                )
+            if isinstance(found, Outcome) and found.state is None:
+                raise PoolError("upstream_error", f"account {account_id}: set-up: {found.reason}")
             if self._setups.get(account_id) is state:
                 self._set_up_done(account_id, state, found)
         except PoolError as error:
@@ -260,9 +268,9 @@ class Lifecycle:
             if token is not None:
                 pool.token_ready(account_id, now, expires_at=token.expires_at)
         elif found.state is not None:
-            # What may heal without us (a validation, an API switched on) is asked again, rarely.
+            # What may heal without us (a validation, an API switched on) is asked again, rarely; the rest never.
             state.failures += 1
-            state.next_at = now + refresh.RARE_CAP_S
+            state.next_at = now + refresh.RARE_CAP_S if found.state in HEALING else inf
             pool.refuse(account_id, found.state, now, reason=found.reason, hint=found.hint, url=found.url)
         self._broker.changed()
 

@@ -84,7 +84,8 @@ class Setup:
 
     async def run(self, account: Account, headers: Mapping[str, str]) -> DiscoveryRow | Outcome:
         """What there is to know of `account` (`headers`: its token's), or an Outcome of kind ACCOUNT that says what
-        it is, what to do and where. Raises PoolError for what passes by itself: try again later."""
+        it is, what to do and where, or of kind UNAUTHENTICATED when the token itself was refused. Raises PoolError
+        for what passes by itself: try again later."""
         if account.project.isdigit():
             return _refusal(_PROJECT_NUMBER, source="project")
         call = _Call(account, headers, CodeAssist(self.endpoints.code_assist))
@@ -215,7 +216,7 @@ class Setup:
                 "upstream_error", f"account {call.account.id}: Code Assist's answer cannot be read"
             )
         outcome = self._classified(call, reply)
-        if outcome.kind is Kind.ACCOUNT:
+        if outcome.kind in (Kind.ACCOUNT, Kind.UNAUTHENTICATED):
             raise _Stop(outcome)
         if outcome.kind is Kind.MODEL_DENIED:  # no model was asked for: the whole account is meant
             held = Held(
