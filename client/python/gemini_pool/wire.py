@@ -27,6 +27,7 @@ Next = Literal["done", "retry", "give-up"]
 EventKind = Literal["account", "cooldown", "quota", "token", "reload", "request", "queue"]
 EVENT_KINDS: tuple[EventKind, ...] = ("account", "cooldown", "quota", "token", "reload", "request", "queue")
 Level = Literal["debug", "info", "warning", "error"]
+ImportSource = Literal["gemini-cli", "opencode", "adc", "cliproxyapi"]
 
 
 class _In(Struct, omit_defaults=True, forbid_unknown_fields=False):
@@ -518,3 +519,212 @@ class Event(_Out):
 
 class AccountListResult(_Out):
     accounts: list[AccountInfo]
+
+
+# ---- account/add, remove, enable, disable, verify -------------------------------------------------------------
+
+
+class _Secretive(_In):
+    """Parameters that hold a secret: their repr, which a traceback may show, tells the type alone."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class AccountVerdict(_Out):
+    """What became of an account, for people. `next`: exactly what to type or open next, "" when nothing is to be
+    done. `licensed`: whether Code Assist serves it; None elsewhere, or where nobody knows yet. `notes`: worth knowing.
+    """
+
+    account: str
+    backend: Backend
+    ok: bool
+    state: str
+    reason: str
+    next: str
+    url: str
+    project: str
+    tier: str
+    email: str
+    licensed: bool | None
+    notes: list[str]
+
+
+class AccountParams(_In):
+    account: str
+
+
+class AccountAddParams(_Secretive):
+    """`credential` is a type of accounts.toml. Its secret is named by `secret`, a reference as in accounts.toml but for
+    `command`, or comes along as `secret_text` and is then kept in a file of the state folder. `settings`: further keys
+    of accounts.toml."""
+
+    account: str
+    backend: Backend
+    credential: str = "api-key"
+    secret: dict[str, Any] | None = None
+    secret_text: str = ""
+    target: str = ""
+    scopes: Sequence[str] = ()
+    settings: dict[str, Any] = {}
+    accept_terms_risk: str = ""
+
+
+class AccountRemoveParams(_In):
+    """`revoke`: end the login at Google, too, and delete its secret. `delete_secret`: delete it without that."""
+
+    account: str
+    revoke: bool = False
+    delete_secret: bool = False
+
+
+class AccountRemoveResult(_Out):
+    """`secret_left`: where the secret still is, "" when nothing is left of it here."""
+
+    account: str
+    revoked: bool
+    secret_left: str
+    notes: list[str]
+
+
+class VerifyParams(_In):
+    """Empty: every account."""
+
+    accounts: Sequence[str] = ()
+
+
+class VerifyRow(_Out):
+    """`call`: what Google was asked, "" when it did not come to that."""
+
+    verdict: AccountVerdict
+    call: str
+    took_s: float | None
+
+
+class VerifyResult(_Out):
+    accounts: list[VerifyRow]
+
+
+# ---- account/login, loginFinish -------------------------------------------------------------------------------
+
+
+class LoginParams(_Secretive):
+    """`client_secrets`: the JSON of one's own OAuth client. `use_gemini_cli`: that of a Gemini CLI installed here (its
+    folder may be given as `gemini_cli`), which asks for `accept_terms_risk`: the id of the wording that the error
+    `blocked_by_terms` has in its details. Neither: the client that the account was logged in with before.
+    `backend` (default "code-assist"), `project` and `location` are for a new account. `listen` false: no port is opened, a code is pasted."""
+
+    account: str
+    backend: Backend | None = None
+    project: str = ""
+    location: str = ""
+    client_secrets: dict[str, Any] | None = None
+    use_gemini_cli: bool = False
+    gemini_cli: str = ""
+    accept_terms_risk: str = ""
+    login_hint: str = ""
+    listen: bool = True
+
+
+class LoginStarted(_Out):
+    """Open `url` in a browser. `port`: where the answer is listened for on 127.0.0.1, 0 when it must be pasted. Over
+    SSH, `ssh -L PORT:127.0.0.1:PORT HOST` brings it here from another machine's browser."""
+
+    url: str
+    login: str
+    port: int
+    redirect_uri: str
+    expires_at: float
+    client_origin: str
+
+
+class LoginFinishParams(_Secretive):
+    """Without `code`, waits for the browser. `code`: what a person pasted, in whatever form."""
+
+    login: str
+    code: str = ""
+
+
+class LoginResult(_Out):
+    """`created`: the account is new. `secret`: where the login is kept."""
+
+    account: str
+    created: bool
+    email: str
+    client_origin: str
+    secret: str
+    verdict: AccountVerdict
+
+
+# ---- import, export -------------------------------------------------------------------------------------------
+
+
+class ImportParams(_Secretive):
+    """`path`: the file or folder, where it is not in its usual place. `home`: the home folder to look in, else the
+    daemon's own. `account`: the id of the new account, or what ids begin with when there are several. `client_secrets`,
+    `use_gemini_cli`, `gemini_cli`, `accept_terms_risk`: as of LoginParams."""
+
+    source: ImportSource
+    path: str = ""
+    home: str = ""
+    account: str = ""
+    project: str = ""
+    backend: Backend = "code-assist"
+    location: str = ""
+    client_secrets: dict[str, Any] | None = None
+    use_gemini_cli: bool = False
+    gemini_cli: str = ""
+    accept_terms_risk: str = ""
+
+
+class ImportRow(_Out):
+    """One login that was found. `result`: "imported", "blocked" (imported, but not used before the risk is accepted),
+    "known" (an account has it already) or "refused"."""
+
+    found: str
+    result: str
+    account: str
+    email: str
+    project: str
+    reason: str
+    next: str
+
+
+class ImportResult(_Out):
+    logins: list[ImportRow]
+    notes: list[str]
+
+
+class ExportOpencodeParams(_In):
+    """`path`: opencode's auth.json, where it is not in its usual place."""
+
+    accounts: Sequence[str]
+    path: str = ""
+    home: str = ""
+
+
+class ExportResult(_Out):
+    accounts: list[str]
+    path: str
+    notes: list[str]
+
+
+class ArchiveParams(_Secretive):
+    """Empty `accounts`: all."""
+
+    passphrase: str
+    accounts: Sequence[str] = ()
+
+
+class ArchiveResult(_Out):
+    """`archive`: an age file in base64."""
+
+    archive: str
+    accounts: list[str]
+    notes: list[str]
+
+
+class UnarchiveParams(_Secretive):
+    archive: str
+    passphrase: str
+    accounts: Sequence[str] = ()
