@@ -37,6 +37,8 @@ def apply(file: AccountsFile, change: Change) -> Loaded:
     for attempt in range(1, ATTEMPTS + 1):
         before = file.read()
         text = change(before.text)
+        if text == before.text:
+            return before
         try:
             return file.replace(text, expected=before.digest)
         except ConfigInvalid:
