@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from math import inf
+from typing import NamedTuple
 
 from .cooldown import Cooldown, Cooldowns
 from .health import ERROR_WORD, HELD
@@ -21,6 +22,14 @@ from .strategy import STRATEGIES, Rng
 _MAX_SLOTS = 200_000  # over all indexes: clients may name any model, memory may not grow with their fantasy
 _MAX_SESSIONS = 10_000
 _ACCOUNT_LIST = "gemini-pool account list"
+
+
+class Choice(NamedTuple):
+    """Who serves a request now, and why. `candidates` is where the choice was made."""
+
+    member: Member
+    reason: str
+    candidates: ModelIndex
 
 
 class Chooser:
@@ -47,23 +56,23 @@ class Chooser:
 
     # ---- the choice ------------------------------------------------------------------------------------------
 
-    def choose(self, request: Request, now: float) -> tuple[Member, str] | Wait | Refusal:
+    def choose(self, request: Request, now: float) -> Choice | Wait | Refusal:
         """A member that is free now and the reason, or when to come back, or why not. Follow up with `chose`."""
         if request.pin:
             return self._choose_pinned(request, now)
         index = self.candidates(request)
         if request.session and (kept := self._kept(request, index, now)) is not None:
-            return kept, "session"
+            return Choice(kept, "session", index)
         fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
-        model = request.model
-        member = index.take(now, lambda m, t: self.blocked_until(m, model, t), fits)
+        member = index.take(request.model, now, self.blocked_until, fits)
         if member is not None:
-            return member, self.strategy
+            return Choice(member, self.strategy, index)
         return self._unavailable(request, index.members(), now)
 
-    def chose(self, request: Request, member: Member, now: float) -> None:
-        """`member` was granted the request: its rank moves on, and its session stays with it."""
-        self.candidates(request).chose(member, now)
+    def chose(self, request: Request, choice: Choice, now: float) -> None:
+        """The request was granted as chosen: the account's rank moves on, and the session stays with it."""
+        member = choice.member
+        choice.candidates.chose(member, now)
         if request.session:
             key = (request.session, request.model)
             self._sessions[key] = member.id
@@ -151,7 +160,7 @@ class Chooser:
             else None
         )
 
-    def _choose_pinned(self, request: Request, now: float) -> tuple[Member, str] | Wait | Refusal:
+    def _choose_pinned(self, request: Request, now: float) -> Choice | Wait | Refusal:
         member = self._roster.members.get(request.pin)
         if member is None:
             return Refusal("not_found", f"there is no account {request.pin!r}", _ACCOUNT_LIST)
@@ -160,7 +169,7 @@ class Chooser:
             hint = f"gemini-pool explain {request.model}"
             return Refusal(word, f"account {member.id} may not serve this request", hint, member.id)
         if self.fits(member, request, now) and self.blocked_until(member, request.model, now) <= now:
-            return member, "pinned"
+            return Choice(member, "pinned", self.candidates(request))
         return self._unavailable(request, (member,), now)
 
     def _unavailable(self, request: Request, candidates: Iterable[Member], now: float) -> Wait | Refusal:

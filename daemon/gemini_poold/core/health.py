@@ -103,6 +103,8 @@ class Health:
 
     def band(self, now: float) -> int:
         """0 well, 1 shaky, 2 poor: coarse, so that a choice does not flap with every answer."""
+        if self.failures == 0 and self.success > 0.9 and self.quota is None and self.latency_s is None:
+            return 0  # asked twice for every request; nothing known speaks against it
         score = self.score(now)
         return 0 if score >= 0.65 else 1 if score >= 0.45 else 2
 

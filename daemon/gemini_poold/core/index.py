@@ -14,7 +14,7 @@ from typing import Any
 from .member import Member
 from .strategy import Rank, Rng, Round, Slot, Strategy
 
-BlockedUntil = Callable[[Member, float], float]
+BlockedUntil = Callable[[Member, str, float], float]
 
 
 class ModelIndex:
@@ -39,10 +39,11 @@ class ModelIndex:
             self._rest(slot, until)
 
     def take(
-        self, now: float, blocked_until: BlockedUntil, fits: Callable[[Member], bool] | None
+        self, model: str, now: float, blocked_until: BlockedUntil, fits: Callable[[Member], bool] | None
     ) -> Member | None:
         """The best account that is free at `now` and `fits`; it is ranked anew as chosen. None: nobody is."""
-        self._wake(now)
+        if self._resting and self._resting[0][0] <= now:
+            self._wake(now)
         ready, passed = self._ready, list[tuple[Rank, int, int, Slot]]()
         found: Slot | None = None
         while ready:
@@ -50,7 +51,7 @@ class ModelIndex:
             rank, order, version, slot = entry
             if version != slot.version:
                 continue
-            until = blocked_until(slot.member, now)
+            until = blocked_until(slot.member, model, now)
             if until > now:
                 self._rest(slot, until)
                 continue

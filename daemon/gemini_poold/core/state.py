@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import inf
+from typing import NamedTuple
 
-from .chooser import Chooser
+from .chooser import Choice, Chooser
 from .cooldown import Cooldowns, Key, key_of
 from .health import HELD, Event
 from .journal import Journal
@@ -50,8 +50,7 @@ _REFUSALS = frozenset({Kind.RATE, Kind.DAILY, Kind.CAPACITY})
 _FAULTS = frozenset({Kind.TRANSIENT, Kind.UNAUTHENTICATED})
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A recorded choice."""
 
     id: str
@@ -146,10 +145,9 @@ class Pool:
         if self.paused:
             return Refusal("overloaded", "the pool is paused", "gemini-pool resume")
         choice = self.chooser.choose(request, now)
-        if not isinstance(choice, tuple):
+        if not isinstance(choice, Choice):
             return choice
-        member, reason = choice
-        return self._grant(request, member, reason, now, owner=owner, detached=detached)
+        return self._grant(request, choice, now, owner=owner, detached=detached)
 
     def settle(
         self,
@@ -300,14 +298,13 @@ class Pool:
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
-    def _grant(
-        self, request: Request, member: Member, reason: str, now: float, *, owner: str, detached: bool
-    ) -> Grant:
+    def _grant(self, request: Request, choice: Choice, now: float, *, owner: str, detached: bool) -> Grant:
+        member, reason, _ = choice
         self._serial += 1
         serial = f"{self._prefix}{self._serial:x}"
         member.last_used_at, member.used_seq = now, self._serial
         member.in_flight += 1
-        self.chooser.chose(request, member, now)
+        self.chooser.chose(request, choice, now)
         self.roster.spend(member, request.model, now)
         if request.attempt == 1:
             self.journal.count("requests")
@@ -389,8 +386,7 @@ class Pool:
         self.journal.count("rotations")
         if member is not None:
             member.counter(request.model).rotated += 1
-        again = replace(
-            request,
+        again = request._replace(
             attempt=request.attempt + 1,
             faults=request.faults + (outcome.kind in _FAULTS),
             refusals=request.refusals + (outcome.kind in _REFUSALS),

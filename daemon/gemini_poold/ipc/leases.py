@@ -7,7 +7,6 @@ for a request over all of its attempts. Which account it is, the pool decides; w
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -49,7 +48,7 @@ def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Corou
     else:
         request, deadline = known
         if p.exclude:
-            request = replace(request, exclude=request.exclude.union(p.exclude))
+            request = request._replace(exclude=request.exclude.union(p.exclude))
     decision = s.broker.acquire_nowait(request, owner=c.owner, detached=p.detach)
     if type(decision) is Grant:
         lease = lease_of(s, decision)

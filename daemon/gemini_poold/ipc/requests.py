@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import OrderedDict
 
 from ..core.model import Request
 
@@ -13,7 +14,7 @@ class OpenRequests:
     """The requests that clients send themselves, by id: how each is tried next, and until when it may wait."""
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[Request, float]] = {}
+        self._open: OrderedDict[str, tuple[Request, float]] = OrderedDict()
         self._prefix = uuid.uuid4().hex[:8]
         self._serial = 0
 
@@ -27,7 +28,7 @@ class OpenRequests:
     def put(self, request: Request, deadline: float) -> None:
         self._open[request.id] = (request, deadline)
         if len(self._open) > _MAX_OPEN:
-            del self._open[next(iter(self._open))]
+            self._open.popitem(last=False)
 
     def end(self, request_id: str) -> None:
         self._open.pop(request_id, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..backends import Backend, google_errors
 from ..clock import Clock
@@ -144,7 +144,7 @@ class Attempts:
             return self._broker.settle(lease.id, outcome, usage=usage, first_byte_s=self.first_byte_s)
         except UnknownLease:  # it ran out meanwhile: its outcome counts as unknown, the request goes on
             log.debug("lease %s ran out before its request ended", lease.id)
-            again = replace(self.request, attempt=self.request.attempt + 1)
+            again = self.request._replace(attempt=self.request.attempt + 1)
             return Settled(outcome.rotate, outcome.reason, again, account_id=lease.account_id)
 
     def fail(
@@ -184,7 +184,7 @@ class Attempts:
         lease, self.lease = self.lease, None
         assert lease is not None
         self._broker.release(lease.id)
-        self.request = replace(self.request, forms=forms, attempt=self.request.attempt + 1)
+        self.request = self.request._replace(forms=forms, attempt=self.request.attempt + 1)
 
     def abandon(self) -> None:
         """Whatever happens, no lease is lost: the client went away, or we failed."""
