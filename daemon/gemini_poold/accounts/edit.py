@@ -158,6 +158,9 @@ def _cut(text: str, index: int) -> str:
     if index == 0 and start == 0:
         start = starts[0]  # what the file begins with may be about all of it
     end = _with_comment(lines, starts[index + 1]) if index + 1 < len(starts) else _last_words(lines)
+    if end == len(lines):  # the blank lines that parted it from the others part nothing any more
+        while start > 0 and not lines[start - 1].strip():
+            start -= 1
     return "".join([*lines[:start], *lines[end:]])
 
 
