@@ -661,15 +661,17 @@ class LoginResult(_Out):
 
 class ImportParams(_Secretive):
     """`path`: the file or folder, where it is not in its usual place. `home`: the home folder to look in, else the
-    daemon's own. `account`: the id of the new account, or what ids begin with when there are several. `client_secrets`,
-    `use_gemini_cli`, `gemini_cli`, `accept_terms_risk`: as of LoginParams."""
+    daemon's own. `account`: the id of the new account, or what ids begin with when there are several. `backend` (default:
+    what the login is for there), `project`, `location`: of the new accounts. `client_secrets`, `use_gemini_cli`,
+    `gemini_cli`, `accept_terms_risk`: as of LoginParams; with the risk accepted, Gemini CLI's client is looked for by
+    itself where a login needs it."""
 
     source: ImportSource
     path: str = ""
     home: str = ""
     account: str = ""
     project: str = ""
-    backend: Backend = "code-assist"
+    backend: Backend | None = None
     location: str = ""
     client_secrets: dict[str, Any] | None = None
     use_gemini_cli: bool = False
