@@ -327,6 +327,10 @@ async def test_tokens(tmp_path):
         assert (await raw.ask(4, "pool/token", account="kept"))["error"]["data"]["code"] == "not_lent"
         assert (await raw.ask(5, "pool/token", account="nobody"))["error"]["data"]["code"] == "not_found"
         assert (await raw.ask(6, "pool/token", backend="vertex"))["error"]["data"]["code"] == "not_lent"
+        scope = "https://www.googleapis.com/auth/cloud-platform"
+        assert "result" in await raw.ask(7, "pool/token", account="lent", scopes=[scope])
+        error = (await raw.ask(7, "pool/token", account="lent", scopes=[scope, "drive"]))["error"]
+        assert error["data"]["code"] == "bad_request"
         await raw.ask(7, "pool/pause", account="lent")
         assert (await raw.ask(8, "pool/token"))["result"]["account"] == "other"
         status = (await raw.ask(9, "pool/status"))["result"]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 _decode_incoming = msgspec.json.Decoder(wire.Incoming).decode
 _EMPTY = b"{}"
+# One format for header and message: this runs for every call.
+_REQUEST = b'Content-Length: %d\r\n\r\n{"jsonrpc":"2.0","id":%b,"method":"%b","params":%b}'
+_REQUEST_SIZE = len(b'{"jsonrpc":"2.0","id":,"method":"","params":}')
 _WORDS = {  # for a daemon that sends no `data`
     METHOD_NOT_FOUND: "not_found",
     INVALID_PARAMS: "bad_request",
@@ -58,9 +61,10 @@ class Session:
                 f"a request may have at most {MAX_FRAME} bytes",
                 hint="send larger bodies through the HTTP gateway (`gemini-pool env`), or upload a file",
             )
-        return number, encode(
-            b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":%b}' % (number, method.encode(), body)
-        )
+        name = method.encode()
+        digits = b"%d" % number
+        size = _REQUEST_SIZE + len(digits) + len(name) + len(body)
+        return number, _REQUEST % (size, digits, name, body)
 
     def notify(self, method: str, params: Any) -> bytes:
         return encode(_encode(wire.Notification(method, params)))
@@ -75,19 +79,19 @@ class Session:
         Raises `ProtocolError` when the other end does not speak this protocol, and the daemon's own `PoolError` when
         it could not read a frame of ours (an error without an id): the connection is of no more use then.
         """
-        messages = [self._read(frame) for frame in self._decoder.feed(data)]
-        if self._decoder.error is not None:
-            raise self._decoder.error
+        decoder = self._decoder
+        messages = []
+        for frame in decoder.feed(data):
+            try:
+                message = _decode_incoming(frame)
+            except msgspec.MsgspecError as error:
+                raise ProtocolError(f"the daemon sent what is no JSON-RPC message: {error}") from None
+            if message.id is None and isinstance(message.error, wire.ErrorObject):
+                raise error_of(message.error)
+            messages.append(message)
+        if decoder.error is not None:
+            raise decoder.error
         return messages
-
-    def _read(self, frame: bytes) -> wire.Incoming:
-        try:
-            message = _decode_incoming(frame)
-        except msgspec.MsgspecError as error:
-            raise ProtocolError(f"the daemon sent what is no JSON-RPC message: {error}") from None
-        if message.id is None and isinstance(message.error, wire.ErrorObject):
-            raise error_of(message.error)
-        return message
 
 
 def is_reply(message: wire.Incoming) -> bool:

@@ -693,8 +693,13 @@ class ImportRow(_Out):
 
 
 class ImportResult(_Out):
+    """`wording` is what is to be accepted before more can be done, `accept_terms_risk` the id that accepts it; both
+    are empty when nothing waits for that."""
+
     logins: list[ImportRow]
     notes: list[str]
+    wording: str = ""
+    accept_terms_risk: str = ""
 
 
 class ExportOpencodeParams(_In):

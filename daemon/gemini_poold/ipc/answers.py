@@ -15,6 +15,7 @@ from ..core import model as core
 from ..core.health import ERROR_WORD, HELD
 from ..core.member import Member
 from ..core.model import ALL_FORMS, Request
+from ..credentials.base import CLOUD_PLATFORM
 from ..runtime.dispatch import Answer, Call, ClientFault
 from ..runtime.tokens import Need
 from .caller import Caller
@@ -22,6 +23,7 @@ from .leases import model_of
 from .services import Services, Token
 
 _STREAM = "streamGenerateContent"
+_COVERED = frozenset({CLOUD_PLATFORM, "cloud-platform"})
 
 
 async def generate(s: Services, c: Caller, p: wire.GenerateParams) -> Raw | wire.StreamResult:
@@ -113,6 +115,7 @@ def _client_fault(answer: Answer) -> PoolError:
 async def token(s: Services, c: Caller, p: wire.TokenParams) -> wire.TokenResult:
     """An access token of an account that lends it: the named one, or the one that would be chosen now."""
     del c
+    _check_scopes(p.scopes)
     account = _named(s, p.account) if p.account else _chosen(s, p)
     if not account.lend:
         raise PoolError(
@@ -135,6 +138,15 @@ async def token(s: Services, c: Caller, p: wire.TokenParams) -> wire.TokenResult
         "api-key" if key else "Bearer",
         None if found.expires_at == inf else found.expires_at,
     )
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    """Tokens carry their account's own scopes, which cover Google's cloud; others are not made to order."""
+    if other := [scope for scope in scopes if scope not in _COVERED]:
+        raise PoolError(
+            "bad_request", f"no token can be had for the scope {other[0]!r}",
+            hint=f"the accounts' tokens are for {CLOUD_PLATFORM}",
+        )  # fmt: skip
 
 
 def _named(s: Services, account_id: str) -> core.Account:

@@ -13,7 +13,7 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ _HANGUP_POLL_S = 1.0
 
 _encode = msgspec.json.encode
 _NO_PARAMS = b"{}"
+_REPLY = b'Content-Length: %d\r\n\r\n{"jsonrpc":"2.0","id":%b,"result":%b}'
+_REPLY_SIZE = len(b'{"jsonrpc":"2.0","id":,"result":}')
 _ABSENT = (b"", b"null")
 _HIDDEN = "something went wrong inside the daemon"
 
@@ -87,7 +89,6 @@ class Connection(asyncio.BufferedProtocol):
         self._verbs = verbs
         self._max_in_flight = max_in_flight
         self._decoder = Decoder()
-        self._line = False
         self._transport: asyncio.Transport
         self._out: list[bytes] = []
         self._out_size = 0
@@ -95,6 +96,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         self._backlog: deque[bytes] = deque()  # messages read but not looked at yet
         self._reading = True
+        self._behind = (
+            False  # the client has not read what was written; `_writable` is for who waits for that
+        )
         self._writable = asyncio.Event()
         self._writable.set()
         self._running: dict[object, Running] = {}
@@ -125,7 +129,6 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         decoder = self._decoder
         messages = decoder.feed(bytes(self._server.buffer[:nbytes]))
-        self._line = decoder.framing != HEADER
         if self._backlog:
             self._backlog.extend(messages)
         else:
@@ -156,10 +159,12 @@ class Connection(asyncio.BufferedProtocol):
         self._server.disconnected(self, by_us=by_us)
 
     def pause_writing(self) -> None:
+        self._behind = True
         self._writable.clear()
         self._throttle()
 
     def resume_writing(self) -> None:
+        self._behind = False
         self._writable.set()
         self._resume()
 
@@ -167,21 +172,21 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _blocked(self) -> bool:
-        return len(self._running) >= self._max_in_flight or not self._writable.is_set()
+        return self._behind or len(self._running) >= self._max_in_flight
 
-    def _take(self, messages: Iterable[bytes]) -> None:
+    def _take(self, messages: list[bytes]) -> None:
         """Look at these messages in order, as far as the client reads what it gets."""
         self._corked = True
-        left = iter(messages)
-        for message in left:
+        for number, message in enumerate(messages, 1):
             self._dispatch(message)
             if self._out_size > WRITE_HIGH:
                 self._flush()
             if self.closing:
                 break
-            if self._blocked:
-                self._backlog.extend(left)
+            if self._behind or len(self._running) >= self._max_in_flight:
+                self._backlog.extend(messages[number:])
                 self._throttle()
+                break
         self._corked = False
         if self._out:
             self._flush()
@@ -315,7 +320,7 @@ class Connection(asyncio.BufferedProtocol):
         )
         if self._out_size > WRITE_HIGH:
             self._flush()
-        if not self._writable.is_set():
+        if self._behind:
             await self._writable.wait()
 
     def subscribe(self, kinds: frozenset[str]) -> None:
@@ -330,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _tell(self, event: PoolEvent, dropped: int) -> bool:
         """Send an event unless the client is behind with reading; whether it was sent."""
-        if self.closing or not self._writable.is_set() or self._out_size > WRITE_HIGH:
+        if self.closing or self._behind or self._out_size > WRITE_HIGH:
             return False
         # The core's words are the wire's; `Any` because it spells them as plain strings.
         kind: Any = event.kind
@@ -353,7 +358,12 @@ class Connection(asyncio.BufferedProtocol):
             self._reply_error(ident, error, None)
             return
         number = b"%d" % ident if type(ident) is int else _encode(ident)
-        self._send(b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, body))
+        if self._corked and self._decoder.framing == HEADER:  # what is usual is framed in one go
+            frame = _REPLY % (_REPLY_SIZE + len(number) + len(body), number, body)
+            self._out.append(frame)
+            self._out_size += len(frame)
+        else:
+            self._send(b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, body))
 
     def _reply_error(self, ident: Id, error: BaseException, verb: Verb | None) -> None:
         if ident is None and verb is not None:
@@ -379,7 +389,7 @@ class Connection(asyncio.BufferedProtocol):
         """Queue one message; it leaves with the others of this read, or of this turn of the loop."""
         if self.closing:
             return
-        if self._line:
+        if self._decoder.framing != HEADER:
             frame = message.replace(b"\n", b" ") + b"\n"
         else:
             frame = b"Content-Length: %d\r\n\r\n%b" % (len(message), message)
@@ -423,7 +433,7 @@ class Connection(asyncio.BufferedProtocol):
         """Read what has arrived already, so that it is answered rather than lost when we hang up."""
         if self.closing or self._half_closed:
             return
-        with socket.socket(fileno=os.dup(self.peer_socket().fileno())) as sock, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.peer_socket().fileno())) as sock:
             while (count := sock.recv_into(self._server.buffer)) and not self.closing:
                 self.buffer_updated(count)
 

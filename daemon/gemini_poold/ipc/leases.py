@@ -23,13 +23,12 @@ from .caller import Caller
 from .services import Services
 
 _BODY_LIMIT = 64 * 1024
-_FORMS: dict[tuple[str, ...], frozenset[str]] = {
-    ("gl",): frozenset({"gl"})
-}  # what nearly everybody sends, without making it anew
-_WIRE_FORM: dict[core.Backend, wire.Form] = {
-    core.Backend.DEVELOPER_API: "gl",
-    core.Backend.CODE_ASSIST: "ca",
-    core.Backend.VERTEX: "vx",
+_GL = frozenset({"gl"})  # what nearly everybody asks for, without making it anew
+_NOBODY: frozenset[str] = frozenset()
+_WIRE: dict[core.Backend, tuple[wire.Backend, wire.Form]] = {
+    core.Backend.DEVELOPER_API: ("developer-api", "gl"),
+    core.Backend.CODE_ASSIST: ("code-assist", "ca"),
+    core.Backend.VERTEX: ("vertex", "vx"),
 }
 _DONE = frozenset({Kind.OK, Kind.CANCELLED})
 
@@ -81,17 +80,14 @@ async def _with_token(s: Services, grant: Grant) -> wire.Lease:
 
 
 def _request(s: Services, p: wire.AcquireParams) -> Request:
-    forms = _FORMS.get(tuple(p.forms))
-    if forms is None:
-        forms = frozenset(p.forms)
     return Request(
         p.request or s.requests.new_id(),
         model_of(s, p.model),
         "streamGenerateContent" if p.stream else "generateContent",
-        forms,
+        _GL if p.forms == ("gl",) else frozenset(p.forms),
         p.session,
         p.account,
-        frozenset(p.exclude),
+        frozenset(p.exclude) if p.exclude else _NOBODY,
         True,  # lends: the headers leave the daemon
         p.min_validity_s,
         p.allow_paid,
@@ -121,8 +117,7 @@ def lease_of(s: Services, grant: Grant) -> wire.Lease | None:
         lease.id,
         request.id,
         account.id,
-        account.backend.value,
-        _WIRE_FORM[account.backend],
+        *_WIRE[account.backend],
         backend.url(account, request.model, request.method, project=project),
         headers,
         lease.expires_at,
