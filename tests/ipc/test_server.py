@@ -299,6 +299,17 @@ async def test_detached_lease_survives_its_connection(tmp_path):
         assert (await other.ask(4, "pool/report", lease=lease, status=200))["result"]["next"] == "done"
 
 
+async def test_leases_of_a_connection_that_the_daemon_ended_wait_for_their_client(tmp_path):
+    """Who was hung up on (here for a frame that is none) may come back and report."""
+    async with Rpc(tmp_path) as rpc:
+        raw = await rpc.connect()
+        lease = (await raw.ask(1, "pool/acquire", model=MODEL))["result"]["lease"]
+        raw.writer.write(b"nonsense\r\n\r\n")
+        assert await raw.ended()
+        other = await rpc.connect()
+        assert (await other.ask(2, "pool/report", lease=lease, status=200))["result"]["next"] == "done"
+
+
 async def test_half_closed_client_gets_its_replies(tmp_path):
     """`nc -N` ends its sending side at once and still waits for the answer, be it immediate or not."""
     async with Rpc(tmp_path) as rpc:
