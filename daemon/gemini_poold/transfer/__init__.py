@@ -1,0 +1,1 @@
+"""Logins of other programs, in and out, and archives for moving to another machine."""
