@@ -117,8 +117,9 @@ class Chooser:
         """When this account may serve `model` again; `now` or earlier means now, inf: not by time alone."""
         if not member.may_serve(now):
             return inf
-        found = self.blocking(member, model, now)
-        return max(0.0 if found is None else found.until, self._roster.paced_until(member, model, now))
+        found = self.blocking(member, model, now) if self._cooldowns else None
+        paced = self._roster.paced_until(member, model, now)
+        return paced if found is None or found.until < paced else found.until
 
     def blocking(self, member: Member, model: str, now: float) -> Cooldown | None:
         """The cooldown that keeps this account from `model` the longest."""

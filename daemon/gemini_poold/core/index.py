@@ -44,7 +44,8 @@ class ModelIndex:
         """The best account that is free at `now` and `fits`; it is ranked anew as chosen. None: nobody is."""
         if self._resting and self._resting[0][0] <= now:
             self._wake(now)
-        ready, passed = self._ready, list[tuple[Rank, int, int, Slot]]()
+        ready = self._ready
+        passed: list[tuple[Rank, int, int, Slot]] = []
         found: Slot | None = None
         while ready:
             entry = heappop(ready)
@@ -75,15 +76,10 @@ class ModelIndex:
             return
         self._strategy.chosen(slot, self._round, now, self._rng)
         slot.version += 1
-        heappush(self._ready, (self._strategy.rank(slot, now), member.order, slot.version, slot))
-        self._compact(self._ready)
-
-    def first_return(self) -> float:
-        """When the first resting account comes back, inf when none will by itself."""
-        resting = self._resting
-        while resting and resting[0][2] != resting[0][3].version:
-            heappop(resting)
-        return resting[0][0] if resting else inf
+        ready = self._ready
+        heappush(ready, (self._strategy.rank(slot, now), member.order, slot.version, slot))
+        if len(ready) > 4 * len(self.slots) + 64:
+            self._compact(ready)
 
     def members(self) -> Iterator[Member]:
         return (slot.member for slot in self.slots.values())

@@ -30,7 +30,10 @@ class Leases:
     def add(self, lease: Lease) -> None:
         self._by_id[lease.id] = lease
         if lease.owner:
-            self._by_owner.setdefault(lease.owner, set()).add(lease.id)
+            held = self._by_owner.get(lease.owner)
+            if held is None:
+                held = self._by_owner[lease.owner] = set()
+            held.add(lease.id)
         heappush(self._ends, (lease.expires_at, lease.id))
         if len(self._ends) > 4 * len(self._by_id) + 64:  # ended leases leave their entries behind
             self._ends = [(lease.expires_at, lease.id) for lease in self._by_id.values()]
