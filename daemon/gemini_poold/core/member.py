@@ -45,6 +45,7 @@ class Member:
     health: Health = field(default_factory=Health)
     counters: dict[str, Counter] = field(default_factory=dict)
     cap: Cap | None = None
+    secret: str = ""  # names the secret in use: what an account was refused for may be over with another one
     in_flight: int = 0
     last_used_at: float = 0.0
     used_seq: int = 0  # grows over the pool with each grant: orders uses within one instant, too
@@ -104,5 +105,5 @@ class Member:
         h = self.health
         return AccountRow(
             self.id, self.state, self.reason, self.hint, self.url, self.since_at, h.success, h.latency_s,
-            h.failures, self.last_used_at or None, self.paused,
+            h.failures, self.last_used_at or None, self.paused, self.secret,
         )  # fmt: skip

@@ -292,6 +292,7 @@ class AccountRow:
     failures: int
     last_used_at: float | None
     paused: bool = False
+    secret: str = ""  # names the secret that the account was used with last; tells nothing about it
     gone: bool = False
 
 

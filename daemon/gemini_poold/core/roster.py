@@ -167,7 +167,7 @@ def _recall(member: Member, past: _Past) -> None:
     if row is not None:
         h = member.health
         h.success, h.latency_s, h.failures = row.success, row.latency_s, row.failures
-        member.last_used_at, member.paused = row.last_used_at or 0.0, row.paused
+        member.last_used_at, member.paused, member.secret = row.last_used_at or 0.0, row.paused, row.secret
         if row.state in HELD:  # what a person must mend outlives a restart; the rest is found out anew
             member.state, member.since_at = row.state, row.since_at
             member.reason, member.hint, member.url = row.reason, row.hint, row.url

@@ -230,6 +230,13 @@ class Pool:
         if member is not None:
             self._hold(member, Outcome(Kind.ACCOUNT, state=state, reason=reason, hint=hint, url=url), now)
 
+    def secret_used(self, account_id: str, secret: str) -> None:
+        """The name of the secret that the account is used with, so that a later run can tell another one."""
+        member = self.members.get(account_id)
+        if member is not None and member.secret != secret:
+            member.secret = secret
+            self.journal.mark_member(account_id)
+
     def discovered(self, row: DiscoveryRow) -> None:
         """Set-up found the project to send, the tier, and whose account it is."""
         member = self.members.get(row.account_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Token
+from .base import Token, digest_of
 from .secret_ref import Source, bare
 
 
@@ -12,6 +12,7 @@ class ApiKey:
     kind = "api-key"
     client = ""
     warning = ""
+    digest = ""
 
     def __init__(self, source: Source, account: str) -> None:
         self._source = source
@@ -31,5 +32,10 @@ class ApiKey:
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()
 
+    async def look(self) -> str:
+        self.digest = digest_of(await self._source.read())
+        return self.digest
+
     def _token(self, data: bytes) -> Token:
+        self.digest = digest_of(data)
         return Token(bare(data, self._source, self._account), issued_at=0.0)

@@ -5,6 +5,7 @@ When a token is renewed is `core.refresh`'s and `runtime.tokens`' business; a cr
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 RETRIEVER = (
     "https://www.googleapis.com/auth/generative-language.retriever"  # the Gemini API asks for it with OAuth
 )
+
+USER_PROJECT = "x-goog-user-project"
 
 TOKEN_TIMEOUT_S = 20.0  # one call to a token endpoint, the whole of it
 DEFAULT_LIFE_S = 3600.0  # Google's, where an answer does not say
@@ -173,6 +176,15 @@ class Credential(Protocol):
         """Changes when somebody replaced the secret (a file's inode and time); "" when that cannot be told."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """Names the content of the secret as it was read or written last, over restarts; "" when there is none."""
+        ...
+
+    async def look(self) -> str:
+        """Read the secret, ask nobody; its `digest`. Raises `CredentialError`."""
+        ...
+
 
 class CredentialEntry(Protocol):
     """The `credential` table of an account."""
@@ -194,6 +206,8 @@ class Entry(Protocol):
     def id(self) -> str: ...
     @property
     def backend(self) -> str: ...
+    @property
+    def project(self) -> str: ...
     @property
     def credential(self) -> CredentialEntry: ...
     @property
@@ -232,19 +246,35 @@ class Context:
 
 
 class Bearer:
-    """The defaults of every kind whose token is an OAuth access token."""
+    """The defaults of every kind whose token is an OAuth access token.
+
+    `quota_project`: the project that is billed, as the credential's file names it; `bills`: whether that is told.
+    """
 
     client = ""
     warning = ""
+    digest = ""
+    quota_project = ""
+    bills = True
 
     def warm_nowait(self) -> Token | None:
         return None
 
     def headers(self, token: Token) -> dict[str, str]:
-        return {"Authorization": f"Bearer {token.value.reveal()}"}
+        headers = {"Authorization": f"Bearer {token.value.reveal()}"}
+        if self.quota_project:
+            headers[USER_PROJECT] = self.quota_project
+        return headers
+
+    def _read_quota_project(self, info: Mapping[str, Any]) -> None:
+        named = info.get("quota_project_id")
+        self.quota_project = named if self.bills and isinstance(named, str) else ""
 
     def fingerprint_nowait(self) -> str:
         return ""
+
+    async def look(self) -> str:
+        return self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +302,14 @@ class Caller:
             ) from None
 
 
-def identity(kind: str, place: str, scopes: tuple[str, ...], proxy: str) -> str:
-    """A credential's identity. Kind and proxy belong to it: they are how the token is had."""
-    return " ".join(part for part in (kind, place, *scopes, proxy) if part)
+def identity(kind: str, place: str, scopes: tuple[str, ...], proxy: str, *, bills: bool = True) -> str:
+    """A credential's identity. Kind and proxy belong to it: they are how the token is had; `bills`: how it is sent."""
+    return " ".join(part for part in (kind, place, *scopes, proxy, "" if bills else "unbilled") if part)
+
+
+def digest_of(data: bytes) -> str:
+    """The name of a secret's content. It may be kept: what is hashed is nothing that one could guess."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def lifetime_s(answer: Mapping[str, Any]) -> float:

@@ -15,7 +15,18 @@ from functools import lru_cache
 from typing import Any
 
 from ..transport import Fetched
-from .base import TOKEN_TIMEOUT_S, Bearer, Caller, Context, CredentialError, Failure, Secret, Token, identity
+from .base import (
+    TOKEN_TIMEOUT_S,
+    Bearer,
+    Caller,
+    Context,
+    CredentialError,
+    Failure,
+    Secret,
+    Token,
+    digest_of,
+    identity,
+)
 from .credential_file import read_json, rebased
 from .secret_ref import Source, unreadable
 from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s
@@ -37,10 +48,12 @@ class External(Bearer):
         account: str,
         scopes: tuple[str, ...],
         proxy: str = "",
+        bills: bool = True,
         kind: str = "external",
     ) -> None:
         self.kind = kind
-        self.identity = identity(kind, source.place, scopes, proxy)
+        self.bills = bills
+        self.identity = identity(kind, source.place, scopes, proxy, bills=bills)
         self._source = source
         self._ctx = ctx
         self._scopes = scopes
@@ -53,6 +66,7 @@ class External(Bearer):
     async def renew(self, now: float) -> Token:  # noqa: ARG002
         async with self._lock:
             data = await self._source.read()
+            self.digest = digest_of(data)
             loop = asyncio.get_running_loop()
             issued_at = self._ctx.clock.now()
             request = LoopRequest(loop, self._caller)
@@ -60,6 +74,10 @@ class External(Bearer):
 
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()
+
+    async def look(self) -> str:
+        self.digest = digest_of(await self._source.read())
+        return self.digest
 
     def _refresh(self, data: bytes, request: LoopRequest, issued_at: float) -> Token:
         """In a thread. Raises `CredentialError` and nothing else."""
@@ -77,6 +95,7 @@ class External(Bearer):
 
     def _build(self, data: bytes) -> Any:
         info = read_json(data, self._source, self._account, ("external_account",))
+        self._read_quota_project(info)
         endpoints = self._ctx.endpoints
         for key, base, name in (
             ("token_url", endpoints.sts, "sts"),

@@ -13,7 +13,18 @@ from typing import Any
 import msgspec
 
 from ..transport import Fetched
-from .base import Bearer, Caller, Context, Credential, CredentialError, Failure, Secret, Token, identity
+from .base import (
+    Bearer,
+    Caller,
+    Context,
+    Credential,
+    CredentialError,
+    Failure,
+    Secret,
+    Token,
+    digest_of,
+    identity,
+)
 from .credential_file import read_json
 from .secret_ref import InlineSource, Source, unreadable
 from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s
@@ -39,11 +50,13 @@ class Impersonated(Bearer):
         target: str,
         scopes: tuple[str, ...],
         proxy: str = "",
+        bills: bool = True,
         kind: str = "impersonated",
     ) -> None:
         self.kind = kind
+        self.bills = bills
         place = source.place if source else "adc"
-        self.identity = identity(kind, f"{target} {place}", scopes, proxy)
+        self.identity = identity(kind, f"{target} {place}", scopes, proxy, bills=bills)
         self._source = source
         self._make_source = make_source
         self._ctx = ctx
@@ -64,6 +77,17 @@ class Impersonated(Bearer):
     @property
     def warning(self) -> str:  # type: ignore[override]
         return self._inner.warning if self._inner else ""
+
+    @property
+    def digest(self) -> str:  # type: ignore[override]
+        """Of the source's secret, which is the only one there is."""
+        if self._source is not None:
+            return digest_of(self._inner_of) if self._inner else ""
+        return self._inner.digest if self._inner else ""
+
+    async def look(self) -> str:
+        inner = await self._load()
+        return self.digest if self._source is not None else await inner.look()
 
     async def renew(self, now: float) -> Token:
         inner = await self._load()
@@ -89,6 +113,7 @@ class Impersonated(Bearer):
         if source is not None:
             info = read_json(data, source, self._account)
             if info.get("type") == FILE_TYPE:
+                self._read_quota_project(info)
                 source, found, delegates = self._unfold(info, source)
                 target = target or found
         if not target:

@@ -25,7 +25,18 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from .base import Bearer, Caller, Context, CredentialError, Failure, Secret, Token, identity, lifetime_s
+from .base import (
+    Bearer,
+    Caller,
+    Context,
+    CredentialError,
+    Failure,
+    Secret,
+    Token,
+    digest_of,
+    identity,
+    lifetime_s,
+)
 from .credential_file import read_json, rebased, require
 from .secret_ref import Source
 from .token_endpoint import FORM, refused, token_answer
@@ -61,11 +72,13 @@ class OAuthUser(Bearer):
         account: str,
         scopes: tuple[str, ...] = (),
         proxy: str = "",
+        bills: bool = True,
         kind: str = "oauth",
     ) -> None:
         """`scopes`: a subset of what was granted; empty asks for all of it."""
         self.kind = kind
-        self.identity = identity(kind, source.place, scopes, proxy)
+        self.bills = bills
+        self.identity = identity(kind, source.place, scopes, proxy, bills=bills)
         self.client = ""
         self.warning = ""
         self._source = source
@@ -105,6 +118,18 @@ class OAuthUser(Bearer):
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()
 
+    async def look(self) -> str:
+        self._read(await self._source.read())
+        return self.digest
+
+    def _read(self, content: bytes) -> dict[str, Any]:
+        """The login's object; remembers whose it is. Raises `CredentialError`."""
+        self.digest = digest_of(content)
+        info = read_json(content, self._source, self._account, TYPES)
+        self._read_quota_project(info)
+        self.client = hashlib.sha256(str(info.get("client_id")).encode()).hexdigest()[:16]
+        return info
+
     async def _renew(self) -> Token:
         async with self._share.locked(self._account):
             try:
@@ -116,14 +141,13 @@ class OAuthUser(Bearer):
 
     async def _renew_once(self) -> Token:
         content = await self._source.read()
-        info = read_json(content, self._source, self._account, TYPES)
+        info = self._read(content)
         if self._rotated is not None:
             if token := await self._settle_rotated(content, info):
                 return token
             content = await self._source.read()
-            info = read_json(content, self._source, self._account, TYPES)
+            info = self._read(content)
         require(info, NEEDED, self._source, self._account)
-        self.client = hashlib.sha256(str(info["client_id"]).encode()).hexdigest()[:16]
         refresh_token = self._rotated.refresh_token.reveal() if self._rotated else info["refresh_token"]
         grant = _grant_key(info["client_id"], refresh_token, self._scopes)
         if self._ctx.share_tokens and (token := self._share.read(grant, not_=self._last)):
@@ -201,8 +225,9 @@ class OAuthUser(Bearer):
             self._rotated = None
             raise _Superseded
         new = {**info, "refresh_token": rotated.refresh_token.reveal()}
+        data = msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n"
         try:
-            await self._source.write(msgspec.json.format(msgspec.json.encode(new), indent=2) + b"\n")
+            await self._source.write(data)
         except CredentialError as error:
             # The old refresh token may be dead already: what we hold is the only one. It is written first thing next time.
             raise CredentialError(
@@ -211,7 +236,7 @@ class OAuthUser(Bearer):
                 account=self._account,
                 hint=error.hint,
             ) from None
-        self._rotated, self.warning = None, ""
+        self._rotated, self.warning, self.digest = None, "", digest_of(data)
 
 
 def _grant_key(client_id: str, refresh_token: str, scopes: tuple[str, ...]) -> str:

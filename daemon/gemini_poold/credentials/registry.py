@@ -26,6 +26,7 @@ from .typed import Typed, default_file
 class _More(TypedDict):
     scopes: tuple[str, ...]
     proxy: str
+    bills: bool
 
 
 KINDS = ("oauth", "api-key", "service-account", "adc", "external", "impersonated")
@@ -88,11 +89,18 @@ class _Builder:
         return tuple(self._table.scopes) or default_scopes(str(self.entry.backend))
 
     def _more(self) -> _More:
-        return {"scopes": self._scopes, "proxy": self.entry.proxy}
+        return {"scopes": self._scopes, "proxy": self.entry.proxy, "bills": self._bills}
 
     def _oauth(self) -> _More:
         # A login's scopes were fixed when it was granted: asking for more would be refused.
-        return {"scopes": tuple(self._table.scopes), "proxy": self.entry.proxy}
+        return {"scopes": tuple(self._table.scopes), "proxy": self.entry.proxy, "bills": self._bills}
+
+    @property
+    def _bills(self) -> bool:
+        """Whether a file's `quota_project_id` is told to Google. Code Assist names its project in the body and demands
+        a right for the header that a licence does not bring; on the Developer API the account's own `project` wins."""
+        backend = str(self.entry.backend)
+        return backend == "vertex" or (backend == "developer-api" and not self.entry.project)
 
     def _source(self) -> Source:
         if self._table.secret is None:
@@ -130,7 +138,11 @@ class _Builder:
         def make(file_type: str, source: Source | None) -> Credential:
             return self._by_type(file_type, source, kind)
 
-        return Typed(locate, make, self.ctx, kind=kind, account=self.entry.id, **self._more())
+        named = (
+            self.ctx.environ.get("GOOGLE_CLOUD_QUOTA_PROJECT", "") if kind == "adc" and self._bills else ""
+        )
+        account = self.entry.id
+        return Typed(locate, make, self.ctx, kind=kind, account=account, quota_project=named, **self._more())
 
     def _impersonate(self, source: Source | None, kind: str, target: str) -> Credential:
         def make_source(inner: Source | None) -> Credential:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from .base import Bearer, Caller, Context, Token, identity
+from .base import Bearer, Caller, Context, Token, digest_of, identity
 from .credential_file import read_json, require
 from .secret_ref import Source, unreadable
 from .token_endpoint import FORM, read_token
@@ -28,10 +28,12 @@ class ServiceAccount(Bearer):
         account: str,
         scopes: tuple[str, ...],
         proxy: str = "",
+        bills: bool = True,
         kind: str = "service-account",
     ) -> None:
         self.kind = kind
-        self.identity = identity(kind, source.place, scopes, proxy)
+        self.bills = bills
+        self.identity = identity(kind, source.place, scopes, proxy, bills=bills)
         self._source = source
         self._ctx = ctx
         self._scopes = scopes
@@ -53,8 +55,14 @@ class ServiceAccount(Bearer):
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()
 
+    async def look(self) -> str:
+        self.digest = digest_of(await self._source.read())
+        return self.digest
+
     def _parse(self, data: bytes) -> dict[str, str]:
+        self.digest = digest_of(data)
         info = read_json(data, self._source, self._account, ("service_account",))
+        self._read_quota_project(info)
         require(info, ("client_email", "private_key"), self._source, self._account)
         info.setdefault("token_uri", AUDIENCE)
         return info

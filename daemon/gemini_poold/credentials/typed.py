@@ -32,10 +32,14 @@ class Typed(Bearer):
         account: str,
         scopes: tuple[str, ...],
         proxy: str,
+        bills: bool = True,
+        quota_project: str = "",
     ) -> None:
+        """`quota_project`: is billed instead of the one that the file names."""
         source = locate()
         self.kind = kind
-        self.identity = identity(kind, source.place if source else METADATA, scopes, proxy)
+        self.quota_project = quota_project
+        self.identity = identity(kind, source.place if source else METADATA, scopes, proxy, bills=bills)
         self._locate = locate
         self._make = make
         self._ctx = ctx
@@ -51,16 +55,29 @@ class Typed(Bearer):
     def warning(self) -> str:  # type: ignore[override]
         return self._delegate.warning if self._delegate else ""
 
+    @property
+    def digest(self) -> str:  # type: ignore[override]
+        return self._delegate.digest if self._delegate else ""
+
     async def renew(self, now: float) -> Token:
-        source = self._locate()
-        if source is None:
-            return await self._delegate_for("", None).renew(now)
-        info = read_json(await source.read(), source, self._account)
-        return await self._delegate_for(str(info.get("type", "")), source).renew(now)
+        return await (await self._resolve()).renew(now)
+
+    async def look(self) -> str:
+        return await (await self._resolve()).look()
+
+    def headers(self, token: Token) -> dict[str, str]:
+        return {**(self._delegate.headers(token) if self._delegate else {}), **super().headers(token)}
 
     def fingerprint_nowait(self) -> str:
         source = self._locate()
         return f"{source.place} {source.fingerprint_nowait()}" if source else METADATA
+
+    async def _resolve(self) -> Credential:
+        source = self._locate()
+        if source is None:
+            return self._delegate_for("", None)
+        info = read_json(await source.read(), source, self._account)
+        return self._delegate_for(str(info.get("type", "")), source)
 
     def _delegate_for(self, file_type: str, source: Source | None) -> Credential:
         of = (file_type, source.place if source else "")

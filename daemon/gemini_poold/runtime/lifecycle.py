@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -21,15 +23,22 @@ from ..core.health import HEALING, HELD
 from ..core.model import Account, AccountState, Backend, DiscoveryRow, Kind, Outcome, PoolEvent
 from ..core.state import Changes
 from ..credentials import registry
-from ..credentials.base import Context, Credential, CredentialError, Token
+from ..credentials.base import Context, Credential, CredentialError, Failure, Token
 from ..errors import PoolError
 from .broker import Broker
-from .tokens import Need, TokenKeeper
+from .tokens import Need, Refused, TokenKeeper
 
 log = logging.getLogger("gemini_pool.accounts")
 
 _NAP_S = 30.0
+_LOOK_S = 5.0  # how often the secret files of held accounts are looked at
 _CLEARED_BY_LOGIN = frozenset({AccountState.BLOCKED_BY_TERMS})
+# States that a token endpoint put an account into, for good.
+_REFUSED = {
+    AccountState.LOGIN_REQUIRED: Failure.LOGIN,
+    AccountState.DEAD: Failure.DEAD,
+    AccountState.CLIENT_INVALID: Failure.CLIENT,
+}
 
 
 class SettingUp(Protocol):
@@ -75,6 +84,8 @@ class Lifecycle:
         self._fingerprints: dict[str, str] = {}
         self._credentials: dict[str, Credential] = {}
         self._setups: dict[str, _SetUp] = {}
+        self._past: dict[str, str] = {}  # held since an earlier run: with which secret
+        self._looked_at = -inf
         self._wake = asyncio.Event()
         self._counted = (0, 0, 0)
 
@@ -93,6 +104,7 @@ class Lifecycle:
         held = {member.id for member in pool.members.values() if member.state in HELD}
         restarted = frozenset(i for i in renewed if old[i] != self._entries[i])
         changes = pool.configure([to_model(entry) for entry in entries], now, restarted=restarted)
+        self._past |= {i: pool.members[i].secret for i in changes.added if pool.members[i].state in HELD}
         anew = renewed | held.intersection(
             changes.changed
         )  # whoever edits a dead account wants it tried again
@@ -103,9 +115,43 @@ class Lifecycle:
         self._credentials = credentials
         for account_id in [i for i, s in self._setups.items() if credentials.get(i) is not s.credential]:
             self._cancel_setup(account_id)
-        self.tokens.set_accounts(credentials)
+        self.tokens.set_accounts(credentials, refused=self._refused())
         self._broker.changed()
         return changes
+
+    def _refused(self) -> dict[str, Refused]:
+        """What an earlier run knew of logins that have not been tried in this one."""
+        found: dict[str, Refused] = {}
+        for account_id, mark in self._past.items():
+            member, entry = self._broker.pool.members.get(account_id), self._entries.get(account_id)
+            failure = _REFUSED.get(member.state) if member else None
+            if member is None or entry is None or failure is None or not mark:
+                continue
+            error = CredentialError(
+                failure, member.reason, account=account_id, hint=member.hint, url=member.url
+            )
+            found[account_id] = Refused(error, partial(self._is_marked, entry, mark))
+        return found
+
+    def _mark(self, entry: AccountEntry, digest: str) -> str:
+        """Names a secret and how it is used; "" when there is nothing to name."""
+        if not digest:
+            return ""
+        used = (digest, entry.backend, entry.credential, entry.project, entry.proxy, self.context.endpoints)
+        return hashlib.sha256(repr(used).encode()).hexdigest()[:16]
+
+    def _is_marked(self, entry: AccountEntry, mark: str, digest: str) -> bool:
+        return self._mark(entry, digest) == mark
+
+    def _secret_used(self, account_id: str) -> None:
+        """Remember with which secret the account is what it is."""
+        entry, credential = self._entries.get(account_id), self._credentials.get(account_id)
+        if entry is None or credential is None:
+            return
+        self._fingerprints[account_id] = (
+            credential.fingerprint_nowait()
+        )  # a rotation of our own is no new login
+        self._broker.pool.secret_used(account_id, self._mark(entry, self.tokens.digest(account_id)))
 
     def entry(self, account_id: str) -> AccountEntry | None:
         """The account as the user wrote it."""
@@ -115,6 +161,7 @@ class Lifecycle:
         """A person says: try this account again, whatever it is. Raises KeyError."""
         self._broker.pool.clear_state(account_id, self._clock.now())
         self._credentials.pop(account_id, None)
+        self._past.pop(account_id, None)
         self.apply(list(self._entries.values()))
 
     def _credential(self, entry: AccountEntry, *, anew: bool) -> Credential | None:
@@ -122,6 +169,8 @@ class Lifecycle:
         if kept is not None and not anew and kept.fingerprint_nowait() == self._fingerprints.get(entry.id):
             return kept
         now, pool = self._clock.now(), self._broker.pool
+        if anew:
+            self._past.pop(entry.id, None)
         if kept is not None:
             pool.login_changed(entry.id, now)
         blocked = registry.gate(entry)
@@ -148,6 +197,10 @@ class Lifecycle:
         if member is None:
             return
         self._count_renewals()
+        past = self._past.pop(account_id, "")
+        self._secret_used(account_id)
+        if past and past != member.secret:  # replaced while no daemon ran
+            self._broker.pool.login_changed(account_id, self._clock.now())
         if member.account.backend is not Backend.CODE_ASSIST:
             self._usable(account_id, token)
             return
@@ -163,6 +216,8 @@ class Lifecycle:
 
     def _token_failed(self, account_id: str, error: CredentialError, next_try_at: float) -> None:
         if error.failure.held or error.state is not AccountState.OFFLINE:
+            self._past.pop(account_id, None)
+            self._secret_used(account_id)
             self._refuse(account_id, error)
         else:
             self._unreachable(account_id, error, next_try_at)
@@ -197,7 +252,7 @@ class Lifecycle:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
-                delay = self._start_setups(group)
+                delay = min(self._start_setups(group), self._look_at_held())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await self._wake.wait()
@@ -212,6 +267,18 @@ class Lifecycle:
         """A person says: ask the backend again."""
         self._cancel_setup(account_id)
         self._wake.set()
+
+    def _look_at_held(self) -> float:
+        """An account that Google's API refused is tried again once its secret's file was replaced. (What its token
+        endpoint refused, the keeper watches.) Returns how long nothing needs to be looked at."""
+        members, now = self._broker.pool.members, self._clock.now()
+        held = [i for i, member in members.items() if member.state in HELD and i in self._credentials]
+        if not held or 0 <= now - self._looked_at < _LOOK_S:
+            return _LOOK_S if held else _NAP_S
+        self._looked_at = now
+        if any(self._credentials[i].fingerprint_nowait() != self._fingerprints.get(i) for i in held):
+            self.apply(list(self._entries.values()))
+        return _LOOK_S
 
     def _start_setups(self, group: asyncio.TaskGroup) -> float:
         now, delay = self._clock.now(), _NAP_S

@@ -7,8 +7,8 @@ Rules
 1. A stale token is served while it is valid; an expired one never leaves.
 2. Accounts with the same login share one token. Whoever needs a token joins the renewal that is under way; a caller
    that gives up does not stop it.
-3. What failed for good is not tried again before the credential changes or a person says so (`retry`). A secret file
-   that was replaced counts as such a change.
+3. What failed for good is not tried again before the credential changes or a person says so (`retry`), not even by a
+   later run: what is restarted in a loop must not hammer the token endpoint. A replaced secret counts as a change.
 4. A 401 renews once per token: who comes with an older token's 401 gets the newer token without another call.
 """
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from math import inf, isinf
+from typing import NamedTuple
 
 from gemini_pool.wire import TokenInfo
 
@@ -48,6 +49,13 @@ class Need(StrEnum):
     MISSING = "missing"  # a valid one is needed now
     REFUSED = "refused"  # Google answered 401 to it
     SHORT = "short"  # valid, but not for long enough
+
+
+class Refused(NamedTuple):
+    """How an earlier run found a login. `same(digest)`: whether its secret is still the one that was refused."""
+
+    error: CredentialError
+    same: Callable[[str], bool]
 
 
 OnToken = Callable[[str, Token], None]
@@ -81,6 +89,7 @@ class _Login:
         "headers",
         "held",
         "next_at",
+        "past",
         "renewals",
         "renewed_at",
         "token",
@@ -89,6 +98,7 @@ class _Login:
 
     def __init__(self, credential: Credential, now: float) -> None:
         self.credential = credential
+        self.past: Refused | None = None  # until it is known whether that still holds
         self.accounts: set[str] = set()
         self.token: Token | None = None
         self.headers: dict[str, str] = {}
@@ -112,6 +122,7 @@ class _Login:
         """Forget what failed: a person acted."""
         self.held = False
         self.error = None
+        self.past = None
         self.failures_in_row = 0
         if self.valid(now) is None:
             self.next_at = now
@@ -219,11 +230,14 @@ class TokenKeeper:
 
     # ---- accounts -----------------------------------------------------------------------------------------------
 
-    def set_accounts(self, credentials: Mapping[str, Credential]) -> None:
+    def set_accounts(
+        self, credentials: Mapping[str, Credential], *, refused: Mapping[str, Refused] | None = None
+    ) -> None:
         """From now on these accounts. A token outlives this if its login is still used; another credential object
         for the same login means that somebody changed something, so what had failed for good is tried again.
 
         `on_token` is called for every account that is new or has a new credential object and whose token is warm.
+        `refused`: accounts whose logins an earlier run found dead; they are asked again only with another secret.
         """
         now = self._clock.now()
         before = {account_id: login.credential for account_id, login in self._by_account.items()}
@@ -232,7 +246,8 @@ class TokenKeeper:
         for account_id, credential in credentials.items():
             login = logins.get(credential.identity)
             if login is None:
-                login = logins[credential.identity] = self._adopt(credential, now)
+                past = (refused or {}).get(account_id)
+                login = logins[credential.identity] = self._adopt(credential, now, past)
                 login.accounts = set()
             login.accounts.add(account_id)
             self._by_account[account_id] = login
@@ -247,10 +262,12 @@ class TokenKeeper:
         heapq.heapify(self._queue)
         self._wake.set()
 
-    def _adopt(self, credential: Credential, now: float) -> _Login:
+    def _adopt(self, credential: Credential, now: float, past: Refused | None) -> _Login:
         login = self._logins.get(credential.identity)
         if login is None:
-            return _Login(credential, now)
+            login = _Login(credential, now)
+            login.past = past
+            return login
         if login.credential is not credential:
             login.credential = credential
             login.revive(now)
@@ -402,6 +419,7 @@ class TokenKeeper:
         login.fingerprint = login.credential.fingerprint_nowait()
         try:
             async with asyncio.timeout(RENEWAL_LIMIT_S):
+                await self._check_known(login)
                 token = await login.credential.renew(now)
         except CredentialError as error:
             self._failed(login, error)
@@ -420,6 +438,31 @@ class TokenKeeper:
         self._tell(login, token)
         return token
 
+    async def _check_known(self, login: _Login) -> None:
+        """Raise what is known without a call: what an earlier run was told about this very secret, or what this one
+        was told about the OAuth client, if that is only seen now."""
+        past = login.past
+        if past is not None:
+            same = past.same(await login.credential.look())
+            if login.past is past:
+                login.past = None
+                if same:
+                    raise past.error
+        refused = {
+            each.credential.client: each.error
+            for each in self._logins.values()
+            if each.held and each.error is not None and each.error.failure is Failure.CLIENT
+        }
+        if refused and not login.credential.client:
+            await login.credential.look()
+            if (error := refused.get(login.credential.client)) and login.credential.client:
+                raise error
+
+    def digest(self, account_id: str) -> str:
+        """Names the account's secret as it was used last; "" when unknown."""
+        login = self._by_account.get(account_id)
+        return login.credential.digest if login else ""
+
     def _tell(self, login: _Login, token: Token) -> None:
         for account_id in sorted(login.accounts):
             self._on_token(account_id, token)
@@ -429,7 +472,7 @@ class TokenKeeper:
         login.headers = login.credential.headers(token)
         login.valid_until = token.expires_at
         login.generation += 1
-        login.error, login.held, login.failures_in_row = None, False, 0
+        login.error, login.past, login.held, login.failures_in_row = None, None, False, 0
         login.next_at = max(refresh.due_at(token.life, self._lead_s, self._rng()), now + MIN_GAP_S)
         self._schedule(login)
 

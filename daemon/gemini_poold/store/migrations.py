@@ -23,7 +23,7 @@ STEPS: tuple[str, ...] = (
     CREATE TABLE accounts (
         account_id TEXT PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, hint TEXT NOT NULL, url TEXT NOT NULL,
         since_at REAL NOT NULL, success REAL NOT NULL, latency_s REAL, failures INTEGER NOT NULL, last_used_at REAL,
-        paused INTEGER NOT NULL
+        paused INTEGER NOT NULL, secret TEXT NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE cooldowns (
         scope TEXT NOT NULL, key TEXT NOT NULL, model TEXT NOT NULL, until REAL NOT NULL, kind TEXT NOT NULL,
