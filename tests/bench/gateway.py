@@ -64,6 +64,17 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--starts", type=int, default=5, help="how often the start is timed")
     asked = parser.parse_args()
+    missed = compare(asked)
+    if missed and asked.check:
+        print("once more: a neighbour on the machine is not our slowness, missing twice is")
+        missed &= compare(asked)
+    if missed:
+        print(f"missed: {', '.join(sorted(missed))}")
+    return 1 if missed and asked.check else 0
+
+
+def compare(asked: argparse.Namespace) -> set[str]:
+    """Measure both and print the table; the names of the ratios that are missed."""
     with tempfile.TemporaryDirectory(prefix="gp-bench-") as name, upstream() as url:
         folder = Path(name)
         with proxy(url) as bare, daemon(folder / "daemon", url) as ours:
@@ -76,10 +87,7 @@ def main() -> int:
                 print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
         ready = ready_times(folder, url, asked.starts)
     ratios = report(bare, ours, ready)
-    missed = [name for name, (sense, limit) in LIMITS.items() if not holds(ratios.get(name), sense, limit)]
-    if missed:
-        print(f"missed: {', '.join(missed)}")
-    return 1 if missed and asked.check else 0
+    return {name for name, (sense, limit) in LIMITS.items() if not holds(ratios.get(name), sense, limit)}
 
 
 def measure(subject: Subject, connections: int, seconds: float) -> None:
