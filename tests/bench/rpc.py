@@ -8,7 +8,7 @@ core, the client in another; rounds are interleaved and medians compared, so tha
 The blocking client is `gemini_pool.Pool` against a socket that sends and receives bytes, the asyncio one `AsyncPool`
 against a bare `asyncio.Protocol`; 32 connections are 32 threads or 32 tasks, each with its own, in a closed loop.
 
-`--check` exits with 1 when p50 is above 2.5 × the floor (3.8 × where the goal is known to be missed, see MISSED), or
+`--check` exits with 1 when p50 is above 2.5 × the floor (4.5 × where the goal is known to be missed, see MISSED), or
 above 1.5 × with 2,000 accounts what it is with 10.
 """
 
@@ -42,7 +42,7 @@ MAX_RATIO = 2.5
 MAX_GROWTH = 1.5
 # Where the goal of 2.5 is missed, by how much it may be. With 32 asyncio connections in one client the queue is all
 # there is: the echo spends 7 µs on a request, and choosing, reserving, recording and writing a lease takes 12 more.
-MISSED = {("asyncio", 32): 3.8}
+MISSED = {("asyncio", 32): 4.5}
 SIZES = (10, 2000)
 CONNECTIONS = (1, 32)
 Case = tuple[str, int, int]  # client, connections, accounts
