@@ -153,6 +153,7 @@ class Daemon:
 
     async def _build(self, store: Store) -> None:
         """Make every part and hand each the others that it needs."""
+        self._open_debug_file(self._config.log.debug_file)
         saved = store.load()
         for warning in saved.warnings:
             log.warning("%s", warning)
@@ -339,6 +340,8 @@ class Daemon:
         """Put a new configuration in force, as far as a running daemon can; whether credentials must be made anew."""
         old, self._config = self._config, new
         log_module.set_level(new.log.level)
+        if old.log.debug_file != new.log.debug_file:
+            self._open_debug_file(new.log.debug_file)
         self._dispatcher.limits = new.gateway
         self._poller.interval_s = new.quota.poll_interval_s
         if old.selection != new.selection:
@@ -355,6 +358,14 @@ class Daemon:
             self._lifecycle.context, endpoints=new.endpoints, lead_s=new.refresh.lead_s
         )
         return True
+
+    @staticmethod
+    def _open_debug_file(path: str) -> None:
+        """What cannot be written is told, and is no reason to stop."""
+        try:
+            log_module.set_debug_file(path)
+        except (OSError, PoolError) as error:
+            log.error("[log] debug_file: %s", error)
 
     def _code_assist(self) -> CodeAssist:
         backend = self._backends[Backend.CODE_ASSIST]

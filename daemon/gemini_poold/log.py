@@ -6,6 +6,7 @@ masking here is the second line of defence, against what libraries and Google's 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -13,7 +14,10 @@ import socket
 import struct
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
+
+from . import files
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "gemini-pool"
@@ -93,6 +97,40 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(number)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+BODIES = logging.getLogger(
+    "gemini_pool.bodies"
+)  # what is sent and what comes back; into the debug file alone
+BODIES.propagate = False
+BODIES.setLevel(logging.CRITICAL)
+BODY_MAX = 2_000
+
+
+def set_debug_file(path: str) -> None:
+    """Write bodies, cut and masked, to this file (0600) from now on; "" ends it. Raises OSError, or `FileRefused` when
+    the file is a link or is not ours alone."""
+    for old in list(BODIES.handlers):
+        BODIES.removeHandler(old)
+        old.close()
+    BODIES.setLevel(logging.CRITICAL)
+    if not path:
+        return
+    file = Path(path).expanduser()
+    with contextlib.suppress(FileExistsError):
+        files.create_private(file)
+    files.check_private(file)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    BODIES.addHandler(handler)
+    BODIES.setLevel(logging.DEBUG)
+
+
+def tell_body(what: str, where: str, body: bytes) -> None:
+    """One body into the debug file: cut at 2,000 characters, secrets masked. Ask `BODIES.isEnabledFor` first."""
+    text = body[: 4 * BODY_MAX].decode("utf-8", "replace")[:BODY_MAX]
+    rest = "" if len(body) <= len(text.encode()) else f" … ({len(body)} bytes in all)"
+    BODIES.debug("%s %s %s%s", what, where, masked(text), rest)
 
 
 class LineFormatter(logging.Formatter):

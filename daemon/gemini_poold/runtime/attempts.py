@@ -16,6 +16,7 @@ from ..core import model as core
 from ..core.model import Kind, Outcome, Request, Scope, Settled, Usage
 from ..core.state import UnknownLease
 from ..errors import PoolError
+from ..log import BODIES, tell_body
 from .broker import Broker
 
 log = logging.getLogger("gemini_pool.dispatch")
@@ -117,6 +118,11 @@ class Attempts:
         self.backend = backends[grant.account.backend]
         self.renewed = False
         self.first_byte_s = None
+
+    def tell_body(self, what: str, body: bytes) -> None:
+        """For the debug file, where somebody asked for one."""
+        if BODIES.isEnabledFor(logging.DEBUG):
+            tell_body(what, f"{self.account.id} {self.call.model} {self.call.method}", body)
 
     def now(self) -> float:
         return self._clock.now()

@@ -146,6 +146,7 @@ class Dispatcher:
             return None
         limits = self.limits
         run.sending()
+        run.tell_body("sent", body)
         try:
             response = await self._transport.open(
                 "POST",
@@ -184,6 +185,7 @@ class Dispatcher:
         except BaseException:
             response.close()
             raise
+        run.tell_body("refused", body)
         status, headers = response.status, response.headers
         outcome = run.backend.classify(
             status, headers, body, model=run.call.model, now=self._clock.now(), account=run.account
@@ -214,6 +216,7 @@ class Dispatcher:
         call, backend = run.call, run.backend
         try:
             body = await response.read(MAX_ANSWER)
+            run.tell_body("answered", body)
             reading = backend.read(body)
         except UpstreamFailure as failure:
             run.fail(backend.classify_failure(failure))

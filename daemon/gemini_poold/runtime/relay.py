@@ -98,6 +98,7 @@ class Stream:
             run.first_byte()
             if not block:
                 return "empty"
+            run.tell_body("streams", block)
             self._note(b"".join(sse.payloads(sse.first(block))))
             self._look(block)
         except UpstreamFailure as failure:
