@@ -6,9 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gemini_poold.accounts import edit
-from gemini_poold.accounts.schema import AccountEntry, Credential, parse
+from gemini_poold.accounts.schema import AccountEntry, Credential, Limits, parse
 from gemini_poold.accounts.store import AccountsFile
 from gemini_poold.config import SecretRef
 from gemini_poold.core.model import Backend
@@ -205,6 +207,52 @@ def test_a_text_that_only_a_person_can_edit_is_left_alone() -> None:
     tricky = FILE.replace('env = "KEY_B" } }', 'env = """K\n# """ } }')
     with pytest.raises(PoolError, match="cannot be edited"):
         edit.set_keys(tricky, "key-b", {"priority": 1})
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "enabled": st.booleans(),
+        "priority": st.integers(-5, 5),
+        "project": st.text(max_size=8),
+        "models": st.lists(st.text(min_size=1, max_size=5), max_size=3),
+        "limits": st.fixed_dictionaries({}, optional={"rpm": st.integers(1, 9), "tpm": st.integers(1, 9)}),
+        "accepted_terms_risk": st.text(max_size=20),
+    },
+)
+STEPS = st.lists(st.tuples(st.sampled_from(["add", "remove", "set"]), NAMES, VALUES), max_size=8)
+
+
+@given(STEPS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_done_the_rest_stays(steps: list[tuple[str, str, dict[str, object]]]) -> None:
+    """Any sequence of edits says in the end what was meant, and every comment of the owner's other accounts is there."""
+    text = FILE
+    expected = {each.id: each for each in parse(FILE, "accounts.toml")}
+    for verb, name, values in steps:
+        if verb == "add" and name not in expected:
+            expected[name] = entry(name, **values_of(values))
+            text = edit.add(text, expected[name])
+        elif verb == "remove" and name in expected:
+            del expected[name]
+            text = edit.remove(text, name)
+        elif verb == "set" and name in expected:
+            text = edit.set_keys(text, name, values)
+            expected[name] = msgspec.structs.replace(expected[name], **values_of(values))
+    assert {each.id: each for each in parse(text, "accounts.toml")} == expected
+    kept = [line for line in FILE.splitlines() if "#" in line and "last words" not in line]
+    assert [line for line in text.splitlines() if line in kept] == kept
+
+
+def values_of(values: dict[str, object]) -> dict[str, object]:
+    """The values as an entry holds them."""
+    made: dict[str, object] = dict(values)
+    if "models" in made:
+        made["models"] = tuple(made["models"])  # type: ignore[arg-type]
+    if "limits" in made:
+        made["limits"] = msgspec.convert(made["limits"], Limits)
+    return made
 
 
 # ---- on the disk ------------------------------------------------------------------------------------------------

@@ -366,6 +366,39 @@ async def test_a_broken_accounts_file_is_mended_first(desk: Desk) -> None:
         await desk.begin()
 
 
+async def test_a_file_that_broke_meanwhile_loses_no_login(desk: Desk) -> None:
+    """The login is kept although its entry cannot be written; what is wrong with the file is said."""
+    started = await desk.begin()
+    desk.path.write_text("[[account]\n", encoding="utf-8")
+    assert "did not work" in (await Browser.visit(started.url))[1]
+    with pytest.raises(PoolError) as caught:
+        await desk.finish(started)
+    assert caught.value.code == "config_invalid"
+    assert desk.secret("work.json")["refresh_token"] in desk.fake.world.grants
+    assert desk.text == "[[account]\n"
+
+
+async def test_a_client_that_goes_loses_no_login(desk: Desk) -> None:
+    """Whoever pasted may go away while the code is being spent: what it brings is kept all the same."""
+    started = await desk.begin()
+    address = await Browser.consent(started.url)
+    pasting = asyncio.create_task(desk.finish(started, address))
+    while not desk.fake.record.count("token"):
+        await asyncio.sleep(0)
+    pasting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pasting
+    assert (await desk.finish(started)).verdict.ok
+
+
+async def test_many_log_in_at_once(desk: Desk) -> None:
+    """Logins of several accounts do not write over each other's entries."""
+    names = [f"a{number}" for number in range(5)]
+    results = await asyncio.gather(*(desk.log_in(name) for name in names))
+    assert all(result.verdict.ok for result in results)
+    assert sorted(entry.id for entry in desk.file.read().entries) == names
+
+
 async def test_the_daemon_stops(desk: Desk) -> None:
     """Open logins end with the daemon, and who waits is told."""
     started = await desk.begin()

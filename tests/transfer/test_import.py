@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,25 @@ async def test_gemini_cli(office: Office, write: Any) -> None:
     assert (entry.client_origin, entry.backend) == ("foreign", "code-assist")
     assert terms.FOREIGN_CLIENT.text in entry.accepted_terms_risk
     assert await serving(office, "ann")
+
+
+NODE = """
+const crypto = require('node:crypto'), os = require('node:os');
+const salt = `${os.hostname()}-${os.userInfo().username}-gemini-cli`;
+const key = crypto.scryptSync('gemini-cli-oauth', salt, 32), iv = crypto.randomBytes(16);
+const cipher = crypto.createCipheriv('aes-256-gcm', key, iv);
+const text = cipher.update(process.argv[1], 'utf8', 'hex') + cipher.final('hex');
+process.stdout.write(`${iv.toString('hex')}:${cipher.getAuthTag().toString('hex')}:${text}`);
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node here")
+async def test_gemini_cli_store_of_a_real_node(office: Office) -> None:
+    """A store that Node itself encrypted, with its own idea of host, user and scrypt, is read."""
+    content = json.dumps({"gemini-cli-oauth": {"main-account": json.dumps(stored(office.grant().token))}})
+    made = subprocess.run(["node", "-e", NODE, content], capture_output=True, text=True, check=True)
+    office.put(".gemini/gemini-credentials.json", made.stdout)
+    assert rows(await office.run("gemini-cli")) == [("imported", "ann")]
 
 
 async def test_gemini_cli_home(office: Office) -> None:

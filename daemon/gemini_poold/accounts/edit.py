@@ -8,12 +8,11 @@ edit was made, the result is parsed again and must say exactly what was meant, o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import tomlkit
-from tomlkit.items import AoT, Array
 
 from gemini_poold import tomlfile
 from gemini_poold.errors import ConfigInvalid, PoolError
@@ -63,13 +62,12 @@ def remove(text: str, account_id: str) -> str:
     """The file without that account and the comment right above it. Raises PoolError "not_found"."""
     before = parse(text, FILE)
     index = _index(before, account_id)
-    document = tomlkit.parse(text)
-    accounts = document["account"]
-    if isinstance(accounts, AoT):
+    document = _inline_list(text)
+    if document is None:
         after = _cut(text, index)
     else:
-        del accounts[index]
-        after = tomlkit.dumps(document)
+        del document["account"][index]
+        after = document.as_string()
     return _checked(after, [each for each in before if each.id != account_id])
 
 
@@ -128,17 +126,24 @@ def _checked(text: str, expected: list[AccountEntry]) -> str:
     return text
 
 
-def _inline_list(text: str) -> tomlkit.TOMLDocument | None:
-    """The document when its accounts are written as `account = [{…}, …]`."""
-    document = tomlkit.parse(text)
+def _document(text: str) -> Any:
+    """tomlkit's document of a valid text. The library is loaded at the first edit, not at every start."""
+    import tomlkit
+
+    return tomlkit.parse(text)
+
+
+def _inline_list(text: str) -> Any:
+    """The document when its accounts are written as `account = [{…}, …]`, else None."""
+    from tomlkit.items import Array
+
+    document = _document(text)
     return document if isinstance(document.get("account"), Array) else None
 
 
-def _listed(document: tomlkit.TOMLDocument, entry: AccountEntry) -> str:
-    accounts = document["account"]
-    assert isinstance(accounts, Array)
-    accounts.append(_item(_plain(entry)))
-    return tomlkit.dumps(document)
+def _listed(document: Any, entry: AccountEntry) -> str:
+    document["account"].append(_item(_plain(entry)))
+    return str(document.as_string())
 
 
 def _appended(text: str, entry: AccountEntry) -> str:
@@ -152,7 +157,7 @@ def _appended(text: str, entry: AccountEntry) -> str:
 
 
 def _cut(text: str, index: int) -> str:
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     starts = _headers(text)
     start = _with_comment(lines, starts[index])
     if index == 0 and start == 0:
@@ -191,25 +196,20 @@ def _last_words(lines: list[str]) -> int:
 
 
 def _set(text: str, index: int, key: str, value: Any) -> str:
-    document = tomlkit.parse(text)
-    table: Any = document["account"][index]
-    if key in table:
-        if value is None:
-            del table[key]
-        else:
-            table[key] = _item(value)
-    elif value is None:
-        return text
-    elif isinstance(document["account"], AoT):
-        return _inserted(text, index, f"{key} = {_toml(value)}")
-    else:
+    document = _document(text)
+    table = document["account"][index]
+    if value is None:
+        table.pop(key, None)
+    elif key in table or _inline_list(text) is not None:
         table[key] = _item(value)
-    return tomlkit.dumps(document)
+    else:
+        return _inserted(text, index, f"{key} = {_toml(value)}")
+    return str(document.as_string())
 
 
 def _inserted(text: str, index: int, line: str) -> str:
     """`line` after the last key of the account's own table: before its sub-tables, blank lines and comments."""
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     header = _headers(text)[index]
     at = next((n for n in range(header + 1, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
     while not lines[at - 1].strip() or lines[at - 1].lstrip().startswith("#"):
@@ -220,13 +220,18 @@ def _inserted(text: str, index: int, line: str) -> str:
     return "".join([*lines[:at], line + end, *lines[at:]])
 
 
+def _lines(text: str) -> list[str]:
+    """Lines with their ends. TOML has no others than LF and CRLF, unlike `splitlines`."""
+    return [line for line in re.split(r"(?<=\n)", text) if line]
+
+
 def _newline(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
 def _item(value: Any) -> Any:
     """A value for tomlkit, in the spelling of `_toml`."""
-    return tomlkit.parse(f"value = {_toml(value)}\n")["value"]
+    return _document(f"value = {_toml(value)}\n")["value"]
 
 
 def _toml(value: Any) -> str:
@@ -236,4 +241,6 @@ def _toml(value: Any) -> str:
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(each) for each in value)}]"
-    return str(tomlkit.item(value).as_string())
+    from tomlkit import item
+
+    return str(item(value).as_string())

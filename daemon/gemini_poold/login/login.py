@@ -33,6 +33,7 @@ from .plan import Plan, make_plan
 log = logging.getLogger("gemini_pool.login")
 
 MAX_SESSIONS = 16
+KEEP_GRACE_S = 5.0  # how long a stopping daemon, or a client that goes, waits for a code that is being spent
 
 
 @dataclass(slots=True)
@@ -214,7 +215,18 @@ class Login:
         return Page(True, f"{session.plan.entry.id} is logged in", "You can close this tab.")
 
     async def _submit(self, session: _Session, redirect: flow.Redirect) -> None:
-        """Spend the answer and keep what it brings. Raises PoolError; what ends the login is in its session, too."""
+        """Spend the answer and keep what it brings, although whoever brought it may go away meanwhile. Raises
+        PoolError; what ends the login is in its session, too."""
+        work = asyncio.ensure_future(self._take(session, redirect))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait({work}, timeout=KEEP_GRACE_S)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            raise
+
+    async def _take(self, session: _Session, redirect: flow.Redirect) -> None:
         async with session.lock:
             if session.kept:
                 return

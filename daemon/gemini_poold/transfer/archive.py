@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -72,12 +73,15 @@ class Archive:
             sealed = base64.b64decode(params.archive, validate=True)
         except binascii.Error:
             raise PoolError("bad_request", "that is no archive in base64") from None
-        await self._keeper.entries()
-        bundle = _bundle(await sealing.unseal(sealed, params.passphrase))
+        await self._keeper.entries()  # a broken accounts file is mended first
+        return await self.take(await sealing.unseal(sealed, params.passphrase), only=params.accounts)
+
+    async def take(self, data: bytes, *, only: Sequence[str] = ()) -> wire.ImportResult:
+        """The same with the inside of an archive (that of `only` these accounts, if any are named)."""
         rows = [
             await self._restore(packed)
-            for packed in bundle.accounts
-            if not params.accounts or packed.entry.get("id") in params.accounts
+            for packed in _bundle(data).accounts
+            if not only or packed.entry.get("id") in only
         ]
         return wire.ImportResult(rows, [])
 
@@ -94,7 +98,7 @@ class Archive:
             return _Packed(plain)
         assert entry.credential.secret is not None
         if entry.credential.secret.kind == "command":
-            notes.append(f"{entry.id} gets its secret from a command: neither is in the archive but by name")
+            notes.append(f"{entry.id}: its command is in the archive, what it prints is not")
             return _Packed(plain)
         return _Packed(plain, base64.b64encode(await source.read()).decode("ascii"))
 
