@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 
 from ..core import model as core
 from ..core.model import Account, AccountState, Outcome
 from ..errors import PoolError
-from . import base, google_errors, refusals, translate
-from .base import GENERATE, STREAM, Reading
+from . import refusals, translate
+from .answering import Answering
+from .base import GENERATE, STREAM
 from .google_errors import GoogleError
 from .refusals import HELD, Held
 from .urls import bare
@@ -23,8 +23,39 @@ _SESSIONS = uuid.UUID(
 )  # namespace of the session ids made from a client's
 
 
-class CodeAssist:
+# ---- refusals that only Code Assist knows -----------------------------------------------------------------------------
+
+_PERMISSION = Held(
+    AccountState.MISCONFIGURED,
+    "the account lacks a permission in its project",
+    "grant roles/cloudaicompanion.user, or correct `project` in accounts.toml",
+)
+
+
+def _own(error: GoogleError) -> Outcome | None:
+    if error.status != 403:
+        return None
+    if error.has("SUBSCRIPTION_REQUIRED") and error.says("individual", "no longer supported"):
+        return refusals.account(error, HELD["UNSUPPORTED_CLIENT"])
+    if error.has("SUBSCRIPTION_REQUIRED") or error.says("#3501"):
+        return refusals.account(error, HELD["SUBSCRIPTION_REQUIRED"])
+    if error.has("TOS_VIOLATION"):
+        return refusals.account(error, HELD["TOS_VIOLATION"], url=error.metadata.get("appeal_url", ""))
+    if error.says("violation of terms", "terms of service") and error.old_form:
+        return refusals.account(error, HELD["TOS_VIOLATION"])
+    if error.says("cloudaicompanion."):
+        return refusals.account(error, _PERMISSION) if not error.has(*HELD) else None
+    return None
+
+
+# ---- the backend -----------------------------------------------------------------------------------------------------
+
+
+class CodeAssist(Answering):
     """See `base.Backend`."""
+
+    dressed = True
+    own = (_own,)
 
     name = core.Backend.CODE_ASSIST
     form = "ca"
@@ -60,38 +91,6 @@ class CodeAssist:
         if surface == "ca" or method not in GENERATE:
             return body
         return translate.unwrapped(body) or b"{}"
-
-    def event(self, surface: str, data: bytes) -> bytes:
-        return data if surface == "ca" else translate.unwrapped(data)
-
-    def transparent(self, surface: str) -> bool:
-        return surface == "ca"
-
-    def classify(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        model: str,
-        now: float,
-        account: Account,
-    ) -> Outcome:
-        del model, account
-        if 200 <= status < 300:
-            return base.succeeded(status)
-        error = google_errors.read(status, headers, body, now=now)
-        return refusals.of_error(error, now=now, own=(_own,))
-
-    def classify_event(self, payload: bytes, *, model: str, now: float, account: Account) -> Outcome | None:
-        if b'"error"' not in payload or not base.read_wrapped(payload).error:
-            return None
-        return self.classify(0, {}, payload, model=model, now=now, account=account)
-
-    classify_failure = staticmethod(refusals.of_failure)
-
-    def read(self, payload: bytes) -> Reading:
-        return base.read_wrapped(payload)
 
 
 # ---- bodies -------------------------------------------------------------------------------------------------------
@@ -135,28 +134,3 @@ def _count(surface: str, model: str, body: bytes) -> bytes:
         translate.cleaned(request, roles=True)
     name = translate.text(f"models/{bare(model)}")
     return translate.join({"request": translate.nested({"model": name, **request})})
-
-
-# ---- refusals that only Code Assist knows -----------------------------------------------------------------------------
-
-_PERMISSION = Held(
-    AccountState.MISCONFIGURED,
-    "the account lacks a permission in its project",
-    "grant roles/cloudaicompanion.user, or correct `project` in accounts.toml",
-)
-
-
-def _own(error: GoogleError) -> Outcome | None:
-    if error.status != 403:
-        return None
-    if error.has("SUBSCRIPTION_REQUIRED") and error.says("individual", "no longer supported"):
-        return refusals.account(error, HELD["UNSUPPORTED_CLIENT"])
-    if error.has("SUBSCRIPTION_REQUIRED") or error.says("#3501"):
-        return refusals.account(error, HELD["SUBSCRIPTION_REQUIRED"])
-    if error.has("TOS_VIOLATION"):
-        return refusals.account(error, HELD["TOS_VIOLATION"], url=error.metadata.get("appeal_url", ""))
-    if error.says("violation of terms", "terms of service") and error.old_form:
-        return refusals.account(error, HELD["TOS_VIOLATION"])
-    if error.says("cloudaicompanion."):
-        return refusals.account(error, _PERMISSION) if not error.has(*HELD) else None
-    return None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 from ..core import model as core
-from ..core.model import Account, Outcome
-from . import base, google_errors, refusals, translate
-from .base import GENERATE, STREAM, Reading
+from ..core.model import Account
+from . import translate
+from .answering import Answering
+from .base import GENERATE, STREAM
 from .urls import model_path
 
 VERSIONS = frozenset({"v1", "v1beta", "v1alpha"})
 
 
-class DeveloperApi:
+class DeveloperApi(Answering):
     """See `base.Backend`. Its own surface's bodies and answers pass as bytes."""
 
     name = core.Backend.DEVELOPER_API
@@ -46,37 +46,6 @@ class DeveloperApi:
 
     def response(self, surface: str, method: str, body: bytes) -> bytes:
         return translate.wrapped(body) if surface == "ca" and method in GENERATE else body
-
-    def event(self, surface: str, data: bytes) -> bytes:
-        return translate.wrapped(data) if surface == "ca" else data
-
-    def transparent(self, surface: str) -> bool:
-        return surface != "ca"
-
-    def classify(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        model: str,
-        now: float,
-        account: Account,
-    ) -> Outcome:
-        del model, account
-        if 200 <= status < 300:
-            return base.succeeded(status)
-        return refusals.of_error(google_errors.read(status, headers, body, now=now), now=now)
-
-    def classify_event(self, payload: bytes, *, model: str, now: float, account: Account) -> Outcome | None:
-        if b'"error"' not in payload or not base.read_plain(payload).error:
-            return None
-        return self.classify(0, {}, payload, model=model, now=now, account=account)
-
-    classify_failure = staticmethod(refusals.of_failure)
-
-    def read(self, payload: bytes) -> Reading:
-        return base.read_plain(payload)
 
 
 @lru_cache(maxsize=256)

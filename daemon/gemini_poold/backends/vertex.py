@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
 
 import msgspec
 
 from ..core import model as core
-from ..core.model import Account, Outcome
+from ..core.model import Account
 from ..errors import PoolError
-from . import base, google_errors, refusals, translate
+from . import translate
+from .answering import Answering
 from .base import GENERATE, STREAM, Reading
 from .urls import quoted
 
@@ -19,7 +19,7 @@ _NAME = "Vertex"
 _MULTI_REGIONS = frozenset({"us", "eu"})
 
 
-class Vertex:
+class Vertex(Answering):
     """See `base.Backend`. Answers of its surface and of the Developer API's pass as bytes."""
 
     name = core.Backend.VERTEX
@@ -60,38 +60,10 @@ class Vertex:
             return body if surface == "vx" else _counted(body)
         return translate.wrapped(body) if surface == "ca" else body
 
-    def event(self, surface: str, data: bytes) -> bytes:
-        return translate.wrapped(data) if surface == "ca" else data
-
-    def transparent(self, surface: str) -> bool:
-        return surface != "ca"
-
-    def classify(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        model: str,
-        now: float,
-        account: Account,
-    ) -> Outcome:
-        del model, account
-        if 200 <= status < 300:
-            return base.succeeded(status)
-        return refusals.of_error(google_errors.read(status, headers, body, now=now), now=now)
-
-    def classify_event(self, payload: bytes, *, model: str, now: float, account: Account) -> Outcome | None:
-        if b'"error"' not in payload or not base.read_plain(payload).error:
-            return None
-        return self.classify(0, {}, payload, model=model, now=now, account=account)
-
-    classify_failure = staticmethod(refusals.of_failure)
-
     def read(self, payload: bytes) -> Reading:
         if b'"predictions"' in payload[:32]:
             return Reading(usage=_predicted_usage(payload))
-        return base.read_plain(payload)
+        return super().read(payload)
 
 
 @lru_cache(maxsize=256)
