@@ -33,8 +33,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "service": frozenset({CLIENT, "base"}),
     "reload": frozenset({CLIENT, "base", "core"}) | SHELL,
     "configcheck": frozenset({CLIENT, "base", "accounts"}),
+    "secrets_command": frozenset({CLIENT, "base", "accounts", "credentials"}),
     "app": frozenset({CLIENT, "base", "core", "service", "reload", "login", "transfer"}) | SHELL | SURFACES,
-    "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo"}),
+    "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo", "secrets_command"}),
     "fake": frozenset({"base"}),
     "demo": frozenset({CLIENT, "base", "core", "service", "app", "fake"}) | SHELL | SURFACES,
 }

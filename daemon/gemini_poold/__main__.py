@@ -44,6 +44,10 @@ def _parser(argv: Sequence[str]) -> argparse.Namespace:
         demo_module.add_arguments(demo)
         demo.set_defaults(call=demo_module.main)
 
+    secrets = verbs.add_parser("secrets", help="encrypt the secret files at rest, or take that back")
+    secrets.add_argument("action", choices=("seal", "unseal", "recover", "status"))
+    secrets.set_defaults(call=_secrets)
+
     config = verbs.add_parser("config", help="show or check the configuration")
     config.add_argument("action", choices=("show", "check"))
     config.add_argument("--json", action="store_true", help="print JSON")
@@ -56,6 +60,12 @@ def _run(args: argparse.Namespace) -> int:
     from . import app
 
     return app.main()
+
+
+def _secrets(args: argparse.Namespace) -> int:
+    from . import secrets_command
+
+    return secrets_command.main(args.action)
 
 
 def _config(args: argparse.Namespace) -> int:

@@ -35,6 +35,8 @@ from .core.model import Backend
 from .core.quota import Quotas
 from .core.state import Pool
 from .credentials.base import Context
+from .credentials.sealer import Sealer
+from .credentials.secret_ref import Source, sealing_key
 from .errors import ConfigInvalid, PoolError, StateUnusable
 from .gateway import keys
 from .gateway.app import Gateway
@@ -169,9 +171,13 @@ class Daemon:
         )
         pool.restore(saved.rows, clock.now())
         self._broker = broker = Broker(pool, clock, store)
+        self._sealer = Sealer(self._where.state_dir, self._sealing_key(config))
+        if self._sealer.idle:
+            log.warning("secrets.seal is set, and nothing is sealed yet: gemini-pool secrets seal")
         context = Context(
-            transport, config.endpoints, clock, self._where.state_dir, dict(os.environ), config.refresh.lead_s
-        )
+            transport, config.endpoints, clock, self._where.state_dir, dict(os.environ), config.refresh.lead_s,
+            sealer=self._sealer,
+        )  # fmt: skip
         self._setup = Setup(transport, config.endpoints, clock)
         self._lifecycle = Lifecycle(broker, self._setup, context, clock=clock, rng=rng)
         tokens = self._lifecycle.tokens
@@ -346,6 +352,8 @@ class Daemon:
         self._poller.interval_s = new.quota.poll_interval_s
         if old.selection != new.selection:
             self._broker.pool.reselect(strategy=new.selection.strategy, allow_paid=new.selection.allow_paid)
+        if old.secrets != new.secrets:
+            self._sealer.use(self._sealing_key(new))
         if self._gateway is not None:
             self._gateway.configure(Settings.of(new), await self._local_keys(new))
         if (old.endpoints, old.network, old.refresh) == (new.endpoints, new.network, new.refresh):
@@ -371,6 +379,9 @@ class Daemon:
         backend = self._backends[Backend.CODE_ASSIST]
         assert isinstance(backend, CodeAssist)
         return backend
+
+    def _sealing_key(self, config: Config) -> Source | None:
+        return sealing_key(config.secrets.seal, environ=os.environ, state_dir=self._where.state_dir)
 
     async def _local_keys(self, config: Config) -> LocalKeys:
         return await keys.load(config.gateway, state_dir=self._where.state_dir, environ=os.environ)

@@ -211,6 +211,12 @@ class Refresh(_Section, frozen=True):
     lead_s: Positive = 600
 
 
+class Secrets(_Section, frozen=True, omit_defaults=True):
+    """`seal`: where the key is that secret files are encrypted with; none, and they are not."""
+
+    seal: SecretRef | None = None
+
+
 class Log(_Section, frozen=True):
     level: LogLevel = "info"
     debug_file: str = ""
@@ -227,6 +233,7 @@ class Config(_Section, frozen=True):
     models: Models = field(default_factory=Models)
     quota: Quota = Quota()
     refresh: Refresh = Refresh()
+    secrets: Secrets = Secrets()
     log: Log = Log()
 
 

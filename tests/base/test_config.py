@@ -42,6 +42,7 @@ DEFAULTS = {
     "models": {"aliases": {}, "thinking": {}},
     "quota": {"poll_interval_s": 300},
     "refresh": {"lead_s": 600},
+    "secrets": {},
     "log": {"level": "info", "debug_file": ""},
 }
 
@@ -99,6 +100,8 @@ def test_every_key_can_be_set() -> None:
     poll_interval_s = 60
     [refresh]
     lead_s = 30
+    [secrets]
+    seal = { keyring = "gemini-pool/seal" }
     [log]
     level = "debug"
     debug_file = "/tmp/x.log"

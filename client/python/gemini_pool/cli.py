@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from gemini_pool.errors import PoolError
 
-HANDED_OVER = ("run", "demo", "config")  # verbs of the daemon's own package, arguments and all
+HANDED_OVER = ("run", "demo", "config", "secrets")  # verbs of the daemon's own package, arguments and all
 ENV_NAMES = ("gemini-cli", "opencode", "genai", "vertex")
 BACKENDS = ("developer-api", "code-assist", "vertex")
 
@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_token(verb("token", "print an access token", data=True))
     _add_managing(verb)
     verb("config", "show the configuration in force, or check the files: config {show,check}")
+    verb("secrets", "encrypt the secret files at rest: secrets {seal,unseal,recover,status}")
     return parser
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from ..clock import Clock
 from ..config import Endpoints, SecretRef
@@ -20,6 +20,9 @@ from ..core.health import ERROR_WORD
 from ..core.model import AccountState, TokenLife
 from ..errors import PoolError, UpstreamFailure
 from ..transport import Fetched, Transport
+
+if TYPE_CHECKING:
+    from .sealer import Sealer
 
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 RETRIEVER = (
@@ -233,7 +236,8 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What credentials are built with. `share_tokens`: keep access tokens of logins beside their lock (0600), so
-    that a second process or a restart does not ask Google again. A changed copy made with `replace` keeps `memory`."""
+    that a second process or a restart does not ask Google again. A changed copy made with `replace` keeps `memory`.
+    `sealer`: opens and seals secret files that are encrypted at rest."""
 
     transport: Transport
     endpoints: Endpoints
@@ -243,6 +247,7 @@ class Context:
     lead_s: float = 600.0
     share_tokens: bool = True
     memory: Memory = field(default_factory=Memory)
+    sealer: Sealer | None = None
 
 
 class Bearer:

@@ -87,7 +87,9 @@ class OAuthUser(Bearer):
         self._account = account
         self._caller = Caller(account, ctx.transport, proxy)
         # The lock belongs to the place, whatever scopes are asked for: rotation concerns them all.
-        self._share = TokenShare(ctx.state_dir, f"oauth {source.place}", ctx.clock, lead_s=ctx.lead_s)
+        self._share = TokenShare(
+            ctx.state_dir, f"oauth {source.place}", ctx.clock, lead_s=ctx.lead_s, sealer=ctx.sealer
+        )
 
     @property
     def _rotated(self) -> _Rotated | None:

@@ -114,6 +114,7 @@ class _Builder:
             environ=self.ctx.environ,
             state_dir=self.ctx.state_dir,
             hint=hint,
+            sealer=self.ctx.sealer,
         )
 
     def _default_source(self) -> Source | None:
@@ -121,7 +122,7 @@ class _Builder:
             return self._source()
         path = default_file(self.ctx.environ)
         hint = "gcloud auth application-default login"
-        return None if path is None else FileSource(path, self.entry.id, hint)
+        return None if path is None else FileSource(path, self.entry.id, hint, self.ctx.sealer)
 
     def _adc(self) -> Credential:
         return self._typed(self._default_source, "adc")

@@ -20,6 +20,8 @@ from .. import files
 from ..config import SecretRef
 from ..errors import FileRefused
 from .base import CredentialError, Failure, Secret
+from .sealed import is_sealed
+from .sealer import KEY, Sealer
 
 T = TypeVar("T")
 
@@ -68,12 +70,19 @@ class Source(Protocol):
 
 
 def open_source(
-    ref: SecretRef, *, account: str, environ: Mapping[str, str], state_dir: Path, hint: str = ""
+    ref: SecretRef,
+    *,
+    account: str,
+    environ: Mapping[str, str],
+    state_dir: Path,
+    hint: str = "",
+    sealer: Sealer | None = None,
 ) -> Source:
-    """The place that `ref` names. `hint` is the command that makes a missing one (default: depends on the kind)."""
+    """The place that `ref` names. `hint` is the command that makes a missing one (default: depends on the kind);
+    `sealer` opens and seals files that are encrypted at rest."""
     match ref.kind:
         case "file":
-            return FileSource(state_dir / Path(ref.file).expanduser(), account, hint)
+            return FileSource(state_dir / Path(ref.file).expanduser(), account, hint, sealer)
         case "env":
             return EnvSource(ref.env, account, environ)
         case "keyring":
@@ -82,6 +91,11 @@ def open_source(
             return CommandSource(ref.command, account, environ)
         case _:
             return SystemdSource(ref.systemd_credential, account, environ)
+
+
+def sealing_key(ref: SecretRef | None, *, environ: Mapping[str, str], state_dir: Path) -> Source | None:
+    """The place of the key that secret files are sealed with; None when none is configured."""
+    return None if ref is None else open_source(ref, account=KEY, environ=environ, state_dir=state_dir)
 
 
 async def resolve(
@@ -131,14 +145,21 @@ class FileSource:
 
     can_write = True
 
-    def __init__(self, path: Path, account: str, hint: str = "") -> None:
+    def __init__(self, path: Path, account: str, hint: str = "", sealer: Sealer | None = None) -> None:
         self.path = Path(os.path.abspath(path))  # noqa: PTH100  (no links are followed: they are refused later)
         self.account = account
         self.described = str(self.path)
         self.place = f"file {self.path}"
         self._hint = hint
+        self._sealer = sealer
 
-    def read_nowait(self) -> bytes:
+    def read_nowait(self) -> bytes | None:
+        data = self._read()
+        if not is_sealed(data):
+            return data
+        return self._sealer.open_nowait(data) if self._sealer else None
+
+    def _read(self) -> bytes:
         try:
             return files.read_private(self.path, limit=MAX_SECRET)
         except FileRefused as error:
@@ -151,11 +172,17 @@ class FileSource:
             raise unreadable(self.account, error.message, hint) from None
 
     async def read(self) -> bytes:
-        return self.read_nowait()  # small, and ours: 0.1 ms
+        data = self._read()  # small, and ours: 0.1 ms
+        if not is_sealed(data):
+            return data
+        sealer = self._sealer or Sealer(self.path.parent)
+        return await sealer.wait_open(data, self.described, self.account)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, *, generations: int = GENERATIONS) -> None:
+        if self._sealer is not None:
+            data = await self._sealer.wait_seal(data, self.path, self.account)
         try:
-            await asyncio.to_thread(files.atomic_write, self.path, data, generations=GENERATIONS)
+            await asyncio.to_thread(files.atomic_write, self.path, data, generations=generations)
         except (OSError, FileRefused) as error:
             reason = error.message if isinstance(error, FileRefused) else error.strerror
             hint = getattr(error, "hint", "") or f"see the disk: df {shlex.quote(str(self.path.parent))}"

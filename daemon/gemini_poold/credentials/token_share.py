@@ -7,7 +7,6 @@ own file. Losing it costs a token call and nothing else, so every fault of it bu
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -23,6 +22,8 @@ from ..clock import Clock
 from ..core import refresh
 from ..errors import FileRefused
 from .base import CredentialError, Failure, Secret, Token
+from .sealer import Sealer
+from .secret_ref import FileSource
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,16 @@ class _Saved(msgspec.Struct):
 class TokenShare:
     """The lock and the shared token of one login (`key`: the credential's identity)."""
 
-    def __init__(self, state_dir: Path, key: str, clock: Clock, *, lead_s: float) -> None:
+    def __init__(
+        self, state_dir: Path, key: str, clock: Clock, *, lead_s: float, sealer: Sealer | None = None
+    ) -> None:
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         self._folder = state_dir / FOLDER
         self._lock = self._folder / f"{name}.renewal"
         self._path = self._folder / f"{name}.json"
         self._clock = clock
         self._lead_s = lead_s
+        self._source = FileSource(self._path, "", sealer=sealer)
 
     @contextlib.asynccontextmanager
     async def locked(self, account: str) -> AsyncIterator[None]:
@@ -76,8 +80,9 @@ class TokenShare:
     def read(self, grant: str, *, not_: Token | None) -> Token | None:
         """The shared token if it is of this `grant`, not `not_` (which failed or is due) and not due itself."""
         try:
-            saved = msgspec.json.decode(files.read_private(self._path), type=_Saved)
-        except (FileRefused, OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            # Sealed, its key is at hand: the login's own file was opened a moment ago.
+            saved = msgspec.json.decode(self._source.read_nowait() or b"", type=_Saved)
+        except (CredentialError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         token = Token(Secret(saved.token), saved.issued_at, saved.expires_at)
         if saved.grant != grant or (not_ is not None and token.value == not_.value):
@@ -90,9 +95,9 @@ class TokenShare:
     async def write(self, grant: str, token: Token) -> None:
         saved = _Saved(grant, token.value.reveal(), token.issued_at, token.expires_at)
         try:
-            await asyncio.to_thread(files.atomic_write, self._path, msgspec.json.encode(saved))
-        except (OSError, FileRefused) as error:
-            log.warning("cannot keep an access token in %s: %s", self._path, error)
+            await self._source.write(msgspec.json.encode(saved), generations=0)
+        except CredentialError as error:
+            log.warning("cannot keep an access token: %s", error.message)
 
     async def _wait_flock(self, fd: int, account: str) -> None:
         deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
