@@ -76,7 +76,12 @@ class Response(Protocol):
         ...
 
 
+DIRECT = "direct"  # as a `proxy`: none at all, whatever is configured
+
+
 class Transport(Protocol):
+    """`proxy`: this request's own; empty takes the configured one, DIRECT none."""
+
     async def open(
         self,
         method: str,
@@ -180,7 +185,8 @@ class _Chunks:
 
 
 class Proxies:
-    """Which proxy a URL goes through: the account's, else the configured one, else the environment's."""
+    """Which proxy a URL goes through: the account's, else the configured one, else the environment's. None for the
+    machine's own metadata server."""
 
     def __init__(self, configured: str, environ: Mapping[str, str] | None = None) -> None:
         self._configured = URL(configured) if configured else None
@@ -188,6 +194,8 @@ class Proxies:
         self._known: dict[tuple[str, str], URL | None] = {}
 
     def proxy_for(self, url: URL, account_proxy: str = "") -> URL | None:
+        if account_proxy == DIRECT or _is_this_machines(url.host or ""):
+            return None
         if account_proxy:
             return _url(account_proxy)
         if self._configured is not None:
@@ -344,6 +352,11 @@ def _environment_proxies(environ: Mapping[str, str] | None) -> dict[str, str]:
     lower = {name[:-6]: value for name, value in environ.items() if name.endswith("_proxy")}
     found = {**upper, **lower}
     return {scheme: value for scheme, value in found.items() if value}
+
+
+def _is_this_machines(host: str) -> bool:
+    """A metadata server answers for the machine that asks: over a proxy it would be the proxy's machine's identity."""
+    return host.startswith("169.254.") or host in {"metadata.google.internal", "fd00:ec2::254"}
 
 
 def _is_loopback(host: str) -> bool:

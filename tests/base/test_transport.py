@@ -508,6 +508,11 @@ ENV = {"HTTPS_PROXY": "http://env:1", "https_proxy": "http://lower:1", "NO_PROXY
         ("http://conf:1", "", ENV, "https://internal.example/", "http://conf:1"),
         ("http://conf:1", "", {}, "http://127.0.0.1:5/", "http://conf:1"),
         ("http://conf:1", "http://mine:1", ENV, "https://google.example/", "http://mine:1"),
+        ("http://conf:1", "http://mine:1", ENV, "http://169.254.169.254/latest", None),
+        ("http://conf:1", "http://mine:1", ENV, "http://169.254.170.2/v2", None),
+        ("http://conf:1", "", ENV, "http://metadata.google.internal/computeMetadata/v1/", None),
+        ("http://conf:1", "", ENV, "http://[fd00:ec2::254]/latest", None),
+        ("http://conf:1", "direct", ENV, "https://google.example/", None),
     ],
 )
 def test_which_proxy_a_url_goes_through(

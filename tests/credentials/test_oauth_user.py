@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +23,10 @@ from tests.credentials.making import (
 from tests.fakes.clock import ManualClock, VirtualClock, run_virtual
 
 from gemini_poold import files
+from gemini_poold.accounts.schema import AccountEntry, Credential
+from gemini_poold.clock import SystemClock
 from gemini_poold.config import Endpoints, SecretRef
+from gemini_poold.core.model import Backend
 from gemini_poold.credentials import registry
 from gemini_poold.credentials.base import CredentialError, Failure
 from gemini_poold.errors import UpstreamFailure
@@ -435,3 +439,70 @@ async def test_over_http_real_processes_do_one_refresh(tmp_path):
         assert outputs[0].strip()
         assert fake.record.count("token") == 1
         assert world.grants[read_secret(path)["refresh_token"]].trouble == ""
+
+
+# ---- what a login's age tells ---------------------------------------------------------------------------------------
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("age_s", "trouble", "likely"),
+    [
+        (7 * DAY - 3500, "revoked", True),
+        (7 * DAY + 3500, "revoked", True),
+        (7 * DAY - 3700, "revoked", False),
+        (7 * DAY + 3700, "revoked", False),
+        (30 * DAY, "revoked", False),
+        (7 * DAY, "deleted", False),
+        (7 * DAY, "rapt", False),
+    ],
+)
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_login_that_dies_after_a_week(tmp_path, age_s, trouble, likely, told):
+    """Google ends logins of an app in testing after 7 days: said as the likely reason, from what the file says about
+    its age, else from its time stamp."""
+    world, login = world_with(trouble=trouble)
+    clock = SystemClock()
+    at = clock.now() - age_s
+    path = write_secret(tmp_path / "secrets" / NAME, login | ({"logged_in_at": at} if told else {}))
+    if not told:
+        os.utime(path, (at, at))
+    async with served(tmp_path, world) as (_, ctx):
+        error = await failure_of(make(ctx))
+    assert ("consent screen" in error.message) is likely
+    assert ("publish" in error.hint) is likely
+    if likely:
+        assert error.failure is Failure.LOGIN
+        assert "gemini-pool login work" in error.hint
+
+
+# ---- who is billed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "project", "told"),
+    [
+        (Backend.VERTEX, "p", "billed"),
+        (Backend.DEVELOPER_API, "", "billed"),
+        (Backend.DEVELOPER_API, "p", None),
+        (Backend.CODE_ASSIST, "", None),
+    ],
+)
+async def test_a_files_quota_project(tmp_path, backend, project, told):
+    """Told with each request where that names who pays; not where the account says it, nor to Code Assist."""
+    write_secret(tmp_path / "secrets" / NAME, login_file(quota_project_id="billed"))
+    credential = Credential(type="oauth", secret=file(NAME))
+    account = AccountEntry(id="work", backend=backend, credential=credential, project=project)
+    login = registry.build(account, context(tmp_path, TokenEndpoint()))
+    assert login.headers(await login.renew(0.0)).get("x-goog-user-project") == told
+
+
+async def test_a_rotated_login_keeps_its_digest(tmp_path, path):
+    """What names the secret follows our own writing, and is the same for who reads it anew."""
+    google = TokenEndpoint()
+    google.answer = google.rotating
+    ctx = context(tmp_path, google)
+    login = make(ctx)
+    await login.renew(0.0)
+    assert login.digest == await make(ctx).look() != ""

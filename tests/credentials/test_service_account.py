@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-from tests.credentials.making import TokenEndpoint, context, entry, file, served, write_secret
+from dataclasses import replace
 
+import pytest
+from google.auth import jwt
+from tests.credentials.making import TokenEndpoint, context, entry, file, served, write_secret
+from tests.fakes.clock import ManualClock
+
+from gemini_poold.accounts.schema import AccountEntry, Credential
 from gemini_poold.config import Endpoints
 from gemini_poold.core.model import Backend
 from gemini_poold.credentials import registry
 from gemini_poold.credentials.base import CLOUD_PLATFORM, RETRIEVER, CredentialError, Failure
 from gemini_poold.fake import Fault, Match, SetClock, World
+from gemini_poold.fake.signing import verify
 
 NAME = "robot.json"
 
@@ -130,3 +136,71 @@ async def test_a_file_that_is_not_whole(tmp_path, robot, change, words):
     assert words in error.message
     assert "fake-key-material" not in str(error)
     assert error.__cause__ is None
+
+
+# ---- tokens that it signs itself ------------------------------------------------------------------------------------
+
+
+def self_signed(ctx, **more):
+    credential = Credential(type="service-account", secret=file("robot.json"), self_signed=True)
+    given = {"backend": Backend.VERTEX, "project": "p", **more}
+    return registry.build(AccountEntry(id="robot", credential=credential, **given), ctx)
+
+
+@pytest.mark.parametrize(
+    ("backend", "audience"),
+    [
+        (Backend.VERTEX, "https://aiplatform.googleapis.com/"),
+        (Backend.DEVELOPER_API, "https://generativelanguage.googleapis.com/"),
+    ],
+)
+async def test_a_self_signed_token_asks_nobody(tmp_path, robot, world, backend, audience):
+    """Signed for the API's host, as google-auth signs it, and good for an hour."""
+    google, clock = TokenEndpoint(), ManualClock(1_795_000_000.0)
+    login = self_signed(context(tmp_path, google, clock=clock, endpoints=Endpoints()), backend=backend)
+    token = await login.renew(0.0)
+    assert google.calls == []
+    assert token.expires_at - token.issued_at == 3600
+    email = robot["client_email"]
+    claims = verify(token.value.reveal(), world.service_accounts[email].key.public, clock.now())
+    assert (claims["iss"], claims["sub"], claims["aud"]) == (email, email, audience)
+    theirs = jwt.Credentials.from_service_account_info(robot, audience=audience)
+    theirs.refresh(None)
+    assert set(jwt.decode(theirs.token, verify=False)) >= {"iss", "sub", "aud", "iat", "exp"} == set(claims)
+
+
+async def test_over_http_a_self_signed_token_serves(tmp_path, world, robot):
+    """The API takes it, and the token endpoint hears nothing."""
+    async with served(tmp_path, world) as (google, ctx):
+        login = self_signed(replace(ctx, endpoints=Endpoints()), project="vx-project")
+        token = await login.renew(0.0)
+        url = (
+            f"{google.url}/v1/projects/vx-project/locations/global/publishers/google/models/gemini-2.5-flash"
+        )
+        body = b'{"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}'
+        headers = {"Content-Type": "application/json", **login.headers(token)}
+        reply = await ctx.transport.fetch("POST", f"{url}:generateContent", headers=headers, body=body)
+        assert reply.status == 200, reply.body
+        assert google.record.count("token") == 0
+
+
+async def test_who_set_a_token_endpoint_is_asked_there(tmp_path, world, robot):
+    """The option gives way to `[endpoints] oauth_token`."""
+    google = TokenEndpoint()
+    assert (await self_signed(context(tmp_path, google)).renew(0.0)).value.reveal() == "fake-access-1"
+
+
+def test_both_ways_are_two_logins(tmp_path, robot):
+    """Their tokens are good for different things, so they are not shared."""
+    ctx = context(tmp_path, TokenEndpoint())
+    assert self_signed(ctx).identity != make(ctx).identity
+
+
+@pytest.mark.parametrize(("backend", "project", "told"), [("vertex", "p", "billed"), ("developer-api", "", "billed"), ("developer-api", "p", None)])  # fmt: skip
+async def test_who_is_billed(tmp_path, robot, backend, project, told):
+    """A key file's quota project is told with each request, unless the account names a project for that itself."""
+    write_secret(tmp_path / "secrets" / "robot.json", {**robot, "quota_project_id": "billed"})
+    credential = Credential(type="service-account", secret=file("robot.json"))
+    account = AccountEntry(id="robot", backend=Backend(backend), credential=credential, project=project)
+    login = registry.build(account, context(tmp_path, TokenEndpoint()))
+    assert login.headers(await login.renew(0.0)).get("x-goog-user-project") == told

@@ -143,3 +143,12 @@ async def test_a_metadata_server_without_an_account(tmp_path):
 
     error = await failure_of(make(context(tmp_path, Bare(), environ={"HOME": str(tmp_path)})))
     assert error.failure is Failure.TRANSIENT
+
+
+@pytest.mark.parametrize(("variable", "told"), [("", "of-the-file"), ("of-the-variable", "of-the-variable")])
+async def test_who_is_billed(tmp_path, variable, told):
+    """The variable's quota project wins over the file's, as everywhere with application default credentials."""
+    path = write_secret(tmp_path / "adc.json", login_file(quota_project_id="of-the-file"))
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(path), "GOOGLE_CLOUD_QUOTA_PROJECT": variable}
+    credential = make(context(tmp_path, TokenEndpoint(), environ=environ))
+    assert credential.headers(await credential.renew(0.0))["x-goog-user-project"] == told

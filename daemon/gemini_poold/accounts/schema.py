@@ -43,6 +43,7 @@ class Credential(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     secret: SecretRef | None = None
     target: str = ""
     scopes: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    self_signed: bool = False
 
     def __post_init__(self) -> None:
         if self.secret is None and self.type in NEEDS_SECRET:
@@ -53,6 +54,8 @@ class Credential(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
             raise ValueError('type "impersonated" needs target, the service account\'s e-mail address')
         if self.target and self.type != "impersonated":
             raise ValueError('target belongs to type "impersonated" only')
+        if self.self_signed and self.type != "service-account":
+            raise ValueError('self_signed belongs to type "service-account" only')
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from ..transport import DIRECT
 from .base import Bearer, Caller, Context, CredentialError, Failure, Token, identity
 from .token_endpoint import read_token
 
@@ -21,7 +22,7 @@ class Metadata(Bearer):
         self._ctx = ctx
         self._scopes = scopes
         self._account = account
-        self._caller = Caller(account, ctx.transport)
+        self._caller = Caller(account, ctx.transport, DIRECT)
         self._seen = False  # there is such a server: from then on its silence is a passing fault
 
     async def renew(self, now: float) -> Token:  # noqa: ARG002

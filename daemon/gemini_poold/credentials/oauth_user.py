@@ -45,6 +45,8 @@ from .token_share import TokenShare
 log = logging.getLogger(__name__)
 
 SAVE_GRACE_S = 5.0  # how long a stopping daemon waits for an answer that may carry a rotated refresh token
+TESTING_S = 7 * 86400.0  # how long a login lives while its OAuth client's consent screen is in testing
+ABOUT_S = 3600.0  # a death is noticed at the next renewal
 NEEDED = ("client_id", "client_secret", "refresh_token")
 WORKFORCE = "external_account_authorized_user"
 TYPES = ("authorized_user", WORKFORCE)
@@ -162,7 +164,8 @@ class OAuthUser(Bearer):
         reply = await self._caller.fetch("POST", url, headers=headers, body=urlencode(form).encode())
         if reply.status != 200:
             body = reply.body.replace(refresh_token.encode(), b"***")
-            raise refused(reply.status, reply.headers, body, account=self._account, now=issued_at)
+            error = refused(reply.status, reply.headers, body, account=self._account, now=issued_at)
+            raise self._likely(error, info, issued_at)
         answer = token_answer(reply.status, reply.headers, reply.body, self._account, issued_at)
         token = Token(Secret(answer["access_token"]), issued_at, issued_at + lifetime_s(answer))
         new = answer.get("refresh_token")
@@ -173,6 +176,19 @@ class OAuthUser(Bearer):
         if self._ctx.share_tokens:
             await self._share.write(_grant_key(info["client_id"], refresh_token, self._scopes), token)
         return token
+
+    def _likely(self, error: CredentialError, info: dict[str, Any], now: float) -> CredentialError:
+        """Adds what it probably was, when a login dies as old as those of an app in testing may get."""
+        since = info.get("logged_in_at")
+        if not isinstance(since, int | float):
+            since = self._source.changed_at_nowait()
+        if error.failure is not Failure.LOGIN or since is None or abs(now - since - TESTING_S) > ABOUT_S:
+            return error
+        words = "7 days old, probably because the OAuth consent screen is in testing"
+        hint = f"publish it (Google Cloud console, Audience), then: gemini-pool login {self._account}"
+        return CredentialError(
+            error.failure, f"{error.message}; {words}", account=self._account, hint=hint, url=error.url
+        )
 
     def _request(
         self, info: dict[str, Any], refresh_token: str

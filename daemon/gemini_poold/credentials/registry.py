@@ -19,7 +19,7 @@ from .metadata import Metadata
 from .oauth_user import TYPES as USER_FILES
 from .oauth_user import OAuthUser
 from .secret_ref import FileSource, Source, open_source, unreadable
-from .service_account import ServiceAccount
+from .service_account import API, ServiceAccount
 from .typed import Typed, default_file
 
 
@@ -67,7 +67,7 @@ class _Builder:
             "api-key": lambda: ApiKey(self._source(), self.entry.id),
             "oauth": lambda: OAuthUser(self._source(), self.ctx, account=self.entry.id, **self._oauth()),
             "service-account": lambda: ServiceAccount(
-                self._source(), self.ctx, account=self.entry.id, **self._more()
+                self._source(), self.ctx, account=self.entry.id, api=self._api, **self._more()
             ),
             "adc": self._adc,
             "external": self._external,
@@ -94,6 +94,11 @@ class _Builder:
     def _oauth(self) -> _More:
         # A login's scopes were fixed when it was granted: asking for more would be refused.
         return {"scopes": tuple(self._table.scopes), "proxy": self.entry.proxy, "bills": self._bills}
+
+    @property
+    def _api(self) -> str:
+        """The API host that the account's own signature shall do for; "" asks the token endpoint."""
+        return API.get(str(self.entry.backend), "") if self._table.self_signed else ""
 
     @property
     def _bills(self) -> bool:

@@ -68,6 +68,10 @@ class Source(Protocol):
 
     def fingerprint_nowait(self) -> str: ...
 
+    def changed_at_nowait(self) -> float | None:
+        """When the content was put there, if the place knows."""
+        ...
+
 
 def open_source(
     ref: SecretRef,
@@ -139,6 +143,9 @@ class _ReadOnly:
     def fingerprint_nowait(self) -> str:
         return ""
 
+    def changed_at_nowait(self) -> float | None:
+        return None
+
 
 class FileSource:
     """A private file, replaced atomically; the last contents stay beside it as PATH.1 to PATH.3."""
@@ -194,6 +201,12 @@ class FileSource:
         except OSError:
             return "missing"
         return f"{info.st_ino}:{info.st_mtime_ns}:{info.st_size}:{info.st_mode}:{info.st_uid}"
+
+    def changed_at_nowait(self) -> float | None:
+        try:
+            return self.path.lstat().st_mtime
+        except OSError:
+            return None
 
 
 class EnvSource(_ReadOnly):
@@ -316,6 +329,9 @@ class KeyringSource:
 
     def fingerprint_nowait(self) -> str:
         return ""
+
+    def changed_at_nowait(self) -> float | None:
+        return None
 
     async def _call(self, name: str, *arguments: str) -> Any:
         def work() -> Any:

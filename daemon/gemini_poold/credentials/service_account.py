@@ -2,6 +2,11 @@
 
 google-auth signs (0.3 ms, no thread needed); the exchange is one POST over our own transport, so that proxy, CA file
 and `[endpoints]` hold for it.
+
+`credential.self_signed = true` sends the JWT itself to the API and asks nobody. That is not the default: such a token is
+good for one API host alone, so that it cannot be lent for others; a key that Google no longer takes is then told by the
+API as a bare 401 instead of by the token endpoint in words; and not every API takes it. Who set
+`[endpoints] oauth_token` wants tokens to come from there, so then it is not done at all.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from .base import Bearer, Caller, Context, Token, digest_of, identity
+from .base import Bearer, Caller, Context, Secret, Token, digest_of, identity
 from .credential_file import read_json, require
 from .secret_ref import Source, unreadable
 from .token_endpoint import FORM, read_token
@@ -17,6 +22,11 @@ from .token_endpoint import FORM, read_token
 AUDIENCE = "https://oauth2.googleapis.com/token"  # what Google wants in `aud`, wherever the POST really goes
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_LIFE_S = 3600
+# Whom a self-signed JWT is for, by backend: always Google's own host, wherever the request really goes.
+API = {
+    "vertex": "https://aiplatform.googleapis.com/",
+    "developer-api": "https://generativelanguage.googleapis.com/",
+}
 
 
 class ServiceAccount(Bearer):
@@ -30,14 +40,19 @@ class ServiceAccount(Bearer):
         proxy: str = "",
         bills: bool = True,
         kind: str = "service-account",
+        api: str = "",
     ) -> None:
+        """`api`: sign tokens for this API host ourselves, unless the user set a token endpoint."""
         self.kind = kind
         self.bills = bills
         self.identity = identity(kind, source.place, scopes, proxy, bills=bills)
+        if api:
+            self.identity += f" for {api}"
         self._source = source
         self._ctx = ctx
         self._scopes = scopes
         self._account = account
+        self._api = api
         self._caller = Caller(account, ctx.transport, proxy)
         self._signer: Any = None
         self._signer_of: bytes = b""  # the file's content that the signer was made from
@@ -46,8 +61,13 @@ class ServiceAccount(Bearer):
         data = await self._source.read()
         info = self._parse(data)
         issued_at = self._ctx.clock.now()
-        form = {"grant_type": GRANT_TYPE, "assertion": self._assertion(data, info, issued_at)}
         endpoints = self._ctx.endpoints
+        if self._api and not endpoints.oauth_token_given:
+            claims = {"sub": info["client_email"], "aud": self._api}
+            own = self._signed(data, info, issued_at, claims)
+            return Token(Secret(own), issued_at, issued_at + ASSERTION_LIFE_S)
+        claims = {"aud": AUDIENCE, "scope": " ".join(self._scopes)}
+        form = {"grant_type": GRANT_TYPE, "assertion": self._signed(data, info, issued_at, claims)}
         url = endpoints.oauth_token if endpoints.oauth_token_given else info["token_uri"]
         answer = await self._caller.fetch("POST", url, headers=FORM, body=urlencode(form).encode())
         return read_token(answer.status, answer.headers, answer.body, self._account, issued_at, service=True)
@@ -67,17 +87,16 @@ class ServiceAccount(Bearer):
         info.setdefault("token_uri", AUDIENCE)
         return info
 
-    def _assertion(self, data: bytes, info: dict[str, str], now: float) -> str:
+    def _signed(self, data: bytes, info: dict[str, str], now: float, more: dict[str, str]) -> str:
         from google.auth import jwt  # 10 MiB with its cryptography: only pools with such accounts pay
 
         if data != self._signer_of:
             self._signer, self._signer_of = self._make_signer(info), data
         claims = {
             "iss": info["client_email"],
-            "aud": AUDIENCE,
-            "scope": " ".join(self._scopes),
             "iat": int(now),
             "exp": int(now) + ASSERTION_LIFE_S,
+            **more,
         }
         assertion: bytes = jwt.encode(self._signer, claims)  # type: ignore[no-untyped-call]
         return assertion.decode()

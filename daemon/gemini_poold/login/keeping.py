@@ -89,7 +89,9 @@ class Keeper:
 
     def open(self, ref: SecretRef, account_id: str) -> Source:
         ctx = self.ctx
-        return open_source(ref, account=account_id, environ=ctx.environ, state_dir=ctx.state_dir)
+        return open_source(
+            ref, account=account_id, environ=ctx.environ, state_dir=ctx.state_dir, sealer=ctx.sealer
+        )
 
     def own_file(self, account_id: str, suffix: str = ".json") -> SecretRef:
         """The reference that a secret gets which is kept for this account."""
