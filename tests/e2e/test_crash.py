@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -110,7 +111,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
             daemon.kill()
             worker.join()
             assert json.loads((daemon.state_dir / "secrets" / "user.json").read_text())["refresh_token"]
-            with sqlite3.connect(daemon.state_dir / "state.db") as db:
+            with contextlib.closing(sqlite3.connect(daemon.state_dir / "state.db")) as db:
                 assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         daemon.start()
         check(daemon, loop)

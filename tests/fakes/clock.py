@@ -78,6 +78,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._job_done)
         return future
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Without the limit that Python 3.12 and newer give it: virtual time would jump to it at once."""
+        del timeout
+        await super().shutdown_default_executor()
+
     def _job_done(self, _future: asyncio.Future[Any]) -> None:
         self.jobs -= 1
 

@@ -1,6 +1,7 @@
 """What the verbs answer, over a real socket, the real pool and a Google of our own."""
 
 import asyncio
+import contextlib
 import sqlite3
 
 import msgspec
@@ -166,7 +167,7 @@ async def test_report_of_an_answer(tmp_path):
             )  # fmt: skip
             error = (await raw.ask(4, "pool/report", lease=lease, status=200))["error"]
             assert error["data"]["code"] == "not_found"
-        with sqlite3.connect(f"file:{tmp_path}/state.db?mode=ro", uri=True) as db:
+        with contextlib.closing(sqlite3.connect(f"file:{tmp_path}/state.db?mode=ro", uri=True)) as db:
             dump = "\n".join(db.iterdump())
         db.close()
         assert MODEL in dump
