@@ -29,7 +29,7 @@ from . import __version__, backends, service
 from . import config as config_module
 from . import log as log_module
 from .backends.code_assist import CodeAssist
-from .clock import Clock, SystemClock
+from .clock import Clock, SteadyClock, SystemClock
 from .config import Config
 from .core.model import Backend
 from .core.quota import Quotas
@@ -48,6 +48,7 @@ from .ipc import listen, views
 from .ipc.server import Server
 from .ipc.services import Services as RpcServices
 from .reload import Reloader
+from .runtime import network
 from .runtime.broker import Broker
 from .runtime.dispatch import Dispatcher
 from .runtime.lifecycle import Lifecycle
@@ -125,7 +126,7 @@ class Daemon:
         self._where = where
         self._notifier = notifier
         self._supervisor = supervisor
-        self._clock = clock or SystemClock()
+        self._clock = SteadyClock(clock or SystemClock())
         self._config = config
         self._started_at = self._clock.now()
         self._state = "starting"
@@ -270,6 +271,7 @@ class Daemon:
                     self._poller.run(),
                     self._reloader.run(),
                     ticker.run(),
+                    network.watch(self._network_changed, self._clock),
                     self._tell_status(),
                     service.feed_watchdog(self._notifier, self._clock, self._ailing),
                 ):
@@ -314,6 +316,11 @@ class Daemon:
         self._lifecycle.tokens.replan(self._clock.now(), stepped_s=stepped_s)
         self._lifecycle.replan()
         self._broker.expire()
+
+    def _network_changed(self) -> None:
+        """What failed for want of a network is tried again now, not when its back-off ends."""
+        self._lifecycle.tokens.replan(self._clock.now())
+        self._lifecycle.replan()
 
     def _ailing(self) -> str:
         """What no longer moves, for the watchdog. A full disk is told in `status`; a restart would not mend it."""

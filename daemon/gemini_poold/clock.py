@@ -48,3 +48,29 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class SteadyClock:
+    """A wall clock that never jumps by itself: it runs with the boot clock, and takes a step of the real wall clock
+    over in `settle` alone, which whoever keeps deadlines calls and then corrects them. So nobody ever compares a
+    deadline of before a step with an instant of after it. A suspend is no step: the boot clock goes on in it."""
+
+    def __init__(self, real: Clock) -> None:
+        self.real = real
+        self.settle()
+
+    def settle(self) -> None:
+        """From now on as the real wall clock says."""
+        self._ahead_s = self.real.now() - self.real.boottime()
+
+    def now(self) -> float:
+        return self.real.boottime() + self._ahead_s
+
+    def monotonic(self) -> float:
+        return self.real.monotonic()
+
+    def boottime(self) -> float:
+        return self.real.boottime()
+
+    async def sleep(self, seconds: float) -> None:
+        await self.real.sleep(seconds)

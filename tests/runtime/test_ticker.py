@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.fakes.clock import ManualClock, VirtualClock, run_virtual
 
+from gemini_poold.clock import SteadyClock
 from gemini_poold.runtime.ticker import INTERVAL_S, SUSPEND, Jump, Reading, Ticker, jumps
 
 
@@ -81,3 +82,37 @@ def test_a_slow_drift_is_not_summed_up():
         clock.advance(15)
         clock.step(1.0)
         assert ticker.tick(slept_s=15) == []
+
+
+def test_a_steady_clock_steps_only_when_everybody_is_told():
+    """Between the step and the look nobody sees it; at the look the clock is right before anybody hears."""
+    real = ManualClock(1000.0)
+    steady = SteadyClock(real)
+    seen = []
+    ticker = Ticker(steady, lambda kind, seconds: seen.append((kind, seconds, steady.now())))
+    real.step(86_400)
+    real.advance(1)
+    assert steady.now() == 1001.0
+    ticker.tick(slept_s=1)
+    assert seen == [("step", 86_400, 87_401.0)]
+    assert steady.now() == real.now()
+
+
+def test_a_steady_clock_goes_on_in_a_suspend():
+    """That is no step: deadlines pass while the machine sleeps, at once."""
+    real = ManualClock(1000.0)
+    steady = SteadyClock(real)
+    real.suspend(3600)
+    assert steady.now() == 4600.0 == real.now()
+
+
+def test_a_steady_clock_follows_the_real_ones_slewing():
+    """Small corrections come in silently with each look."""
+    real = ManualClock(1000.0)
+    steady = SteadyClock(real)
+    ticker = Ticker(steady, lambda *_: None)
+    for _ in range(10):
+        real.advance(2)
+        real.step(0.5)
+        assert ticker.tick(slept_s=2) == []
+        assert steady.now() == real.now()

@@ -260,7 +260,8 @@ class Lifecycle:
     def replan(self) -> None:
         """After a suspend or a clock step: what waits out a failure is tried at once."""
         for state in self._setups.values():
-            state.next_at = 0.0
+            if state.next_at < inf:
+                state.next_at = 0.0
         self._wake.set()
 
     def set_up_again(self, account_id: str) -> None:

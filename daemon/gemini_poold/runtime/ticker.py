@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..clock import Clock
+from ..clock import Clock, SteadyClock
 
-INTERVAL_S = 15.0
+INTERVAL_S = 2.0  # after a resume everything due is to be renewed within 5 s; a look costs 0.1 ms
 TOLERANCE_S = 2.0  # clocks are disciplined in small steps all the time, and a busy loop is late
 
 SUSPEND, STEP, STALL = "suspend", "step", "stall"
@@ -58,10 +58,16 @@ def jumps(before: Reading, after: Reading, *, slept_s: float) -> list[Jump]:
 
 
 class Ticker:
-    """Compares the clocks every `interval_s` (at most 30 s); `on_jump(kind, seconds)` for each kind that jumped."""
+    """Compares the clocks every `interval_s` (at most 30 s); `on_jump(kind, seconds)` for each kind that jumped.
 
-    def __init__(self, clock: Clock, on_jump: OnJump, *, interval_s: float = INTERVAL_S) -> None:
-        self._clock = clock
+    A `SteadyClock` follows the real one at each look, before anybody is told.
+    """
+
+    def __init__(
+        self, clock: Clock | SteadyClock, on_jump: OnJump, *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._steady = clock if isinstance(clock, SteadyClock) else None
+        self._clock = clock = clock.real if isinstance(clock, SteadyClock) else clock
         self._on_jump = on_jump
         self._interval_s = min(30.0, interval_s)
         self._last = read(clock)
@@ -78,6 +84,8 @@ class Ticker:
         after = read(self._clock)
         found = jumps(self._last, after, slept_s=slept_s)
         self._last = after
+        if self._steady is not None:
+            self._steady.settle()
         for jump in found:
             self._on_jump(jump.kind, jump.seconds)
         return found

@@ -35,7 +35,9 @@ from ..errors import PoolError
 log = logging.getLogger(__name__)
 
 MAX_SLEEP_S = 30.0  # a woken laptop or a stepped clock is noticed after at most this
-MAX_PARALLEL = 8  # background renewals at once; a waiting request's renewal is never queued behind them
+MAX_PARALLEL = (
+    24  # all of 200 logins within 5 s after a resume; a waiting request's renewal is never queued behind them
+)
 RENEWAL_LIMIT_S = 90.0  # past every timeout inside a credential: a hung one frees its place
 STOP_GRACE_S = 5.0  # an answer that may carry a rotated refresh token is waited for
 FORCED_GAP_S = 30.0  # a token this young that is refused is not the problem
@@ -258,9 +260,7 @@ class TokenKeeper:
             login = self._by_account[account_id]
             if before.get(account_id) is not credential and (token := login.valid(now)):
                 self._on_token(account_id, token)
-        self._queue = [(login.next_at, next(self._serial), login) for login in logins.values()]
-        heapq.heapify(self._queue)
-        self._wake.set()
+        self._plan()
 
     def _adopt(self, credential: Credential, now: float, past: Refused | None) -> _Login:
         login = self._logins.get(credential.identity)
@@ -327,7 +327,8 @@ class TokenKeeper:
             await self._drain()
 
     def replan(self, now: float, *, stepped_s: float = 0.0) -> None:
-        """After a suspend or a clock step: look at everything anew, and try at once what waits out a failure.
+        """After a suspend, a clock step or when the network came back: look at everything anew, and try at once what
+        waits out a failure.
 
         `stepped_s`: the wall clock was set by so much. A token's real age does not change with it.
         """
@@ -340,9 +341,8 @@ class TokenKeeper:
                 if login.valid(now):
                     self._tell(login, login.token)
             if login.error is not None and not login.held:
-                login.next_at = now
-            self._schedule(login)
-        self._wake.set()
+                login.next_at, login.failures_in_row = now, 0
+        self._plan()
 
     def _turn(self, now: float) -> float:
         """Start what is due; how long nothing else can fall due."""
@@ -374,6 +374,13 @@ class TokenKeeper:
                 login.revive(now)
                 login.next_at = now
                 self._schedule(login)
+
+    def _plan(self) -> None:
+        """The queue anew, of what may fall due."""
+        logins = self._logins.values()
+        self._queue = [(login.next_at, next(self._serial), login) for login in logins if not login.held]
+        heapq.heapify(self._queue)
+        self._wake.set()
 
     def _schedule(self, login: _Login) -> None:
         if not login.held and not isinf(login.next_at):
