@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemini_pool import wire
 from gemini_pool.paths import Places, places
@@ -57,6 +58,9 @@ from .runtime.setup import Setup
 from .runtime.ticker import Ticker
 from .store import Store
 from .transport import AiohttpTransport
+
+if TYPE_CHECKING:
+    from .transfer.managing import Managing
 
 log = logging.getLogger("gemini_pool")
 
@@ -135,6 +139,7 @@ class Daemon:
         self._transport: AiohttpTransport | None = None
         self._rpc: Server | None = None
         self._gateway: Gateway | None = None
+        self._managing: Managing | None = None
 
     # ---- start -----------------------------------------------------------------------------------------------
 
@@ -226,7 +231,18 @@ class Daemon:
             reload=self._reloader.reload,
             state=self._state_word,
             config_errors=lambda: self._reloader.errors,
+            managing=self._manage,
         )
+
+    def _manage(self) -> Managing:
+        """Who adds and logs in accounts; made on first use, because few daemons are asked for it in their life."""
+        if self._managing is None:
+            from .login.examine import Running
+            from .transfer.managing import Managing
+
+            running = Running(self._broker, self._lifecycle, self._setup, self._backends, self._clock)
+            self._managing = Managing(self._where.accounts_file, running, self._reloader.reload)
+        return self._managing
 
     def _gateway_services(self, services: RpcServices, local_keys: LocalKeys) -> GatewayServices:
         catalogue = Catalogue(
@@ -297,6 +313,8 @@ class Daemon:
 
     async def stop(self) -> None:
         """Close what is open, the state last."""
+        if self._managing is not None:
+            await self._managing.aclose()
         if self._rpc is not None:
             await self._rpc.close()
         if self._gateway is not None:

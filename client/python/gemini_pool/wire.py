@@ -587,6 +587,20 @@ class AccountRemoveResult(_Out):
     notes: list[str]
 
 
+class ClearCooldownParams(_In):
+    """Empty: everything."""
+
+    account: str = ""
+    model: str = ""
+
+
+class ClearCooldownResult(_Out):
+    """`revived`: the account was suspended, and is tried again on this word."""
+
+    cleared: int
+    revived: bool
+
+
 class VerifyParams(_In):
     """Empty: every account."""
 

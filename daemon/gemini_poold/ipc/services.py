@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gemini_pool import wire
 
@@ -17,6 +17,9 @@ from ..runtime.broker import Broker
 from ..runtime.dispatch import Answer, Call
 from ..runtime.tokens import Need
 from .requests import OpenRequests
+
+if TYPE_CHECKING:
+    from .accounts import Managing
 
 
 class Client(NamedTuple):
@@ -86,7 +89,8 @@ class Polling(Protocol):
 
 @dataclass(slots=True)
 class Services:
-    """`config`: the one in force. `state`: a word of the status. `clients`: who is connected, set by the server itself."""
+    """`config`: the one in force. `state`: a word of the status. `clients`: who is connected, set by the server itself. `managing`:
+    who adds, removes and logs in accounts, made when it is first asked for."""
 
     broker: Broker
     tokens: Lending
@@ -101,3 +105,4 @@ class Services:
     config_errors: Callable[[], Sequence[wire.ConfigError]] = tuple
     clients: Callable[[], Sequence[Client]] = tuple
     requests: OpenRequests = field(default_factory=OpenRequests)
+    managing: Callable[[], Managing] | None = None

@@ -13,7 +13,7 @@ import msgspec
 from gemini_pool import wire
 from gemini_pool.errors import PoolError
 
-from . import answers, leases, views
+from . import accounts, answers, leases, views
 from .caller import Caller
 from .services import Services
 
@@ -110,6 +110,7 @@ VERBS: dict[str, Verb] = {
             lambda s, _c, _p: wire.AccountListResult(views.accounts(s)),
             scope="admin",
         ),
+        *(Verb(method, params, run, scope="admin") for method, params, run in accounts.VERBS),
         Verb("daemon/info", wire.Empty, lambda s, _c, _p: s.info(), scope="admin", late=True),
         Verb("daemon/reload", wire.Empty, lambda s, _c, _p: s.reload(), scope="admin"),
     )
