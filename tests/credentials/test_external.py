@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import pytest
 from tests.credentials.making import entry, file, served, write_secret
@@ -12,7 +13,7 @@ from gemini_poold.config import Endpoints, SecretRef
 from gemini_poold.credentials import registry
 from gemini_poold.credentials.base import CredentialError, Failure
 from gemini_poold.credentials.credential_file import rebased
-from gemini_poold.fake import Fault, Match, World
+from gemini_poold.fake import Fault, Match, SetClock, World
 
 NAME = "pool.json"
 
@@ -164,3 +165,18 @@ def test_external_needs_a_file():
     with pytest.raises(ValueError, match="needs a secret"):
         entry("external", None)
     assert entry("external", SecretRef(env="POOL")).credential.type == "external"
+
+
+@pytest.mark.parametrize("impersonates", [False, True])
+@pytest.mark.parametrize("off_s", [86_400.0, -86_400.0])
+async def test_a_wrong_clock_does_not_kill_or_prolong_a_token(tmp_path, world, info, off_s, impersonates):
+    """The end of its life is Google's to say, whatever our clock says."""
+    world.clock = SetClock(time.time() + off_s)  # the same to us: who is right does not matter
+    if impersonates:
+        robot = world.add_service_account("robot", project="p", impersonators=frozenset({"ci"}))
+        info["service_account_impersonation_url"] = (
+            f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{robot['client_email']}:generateAccessToken"
+        )
+    async with served(tmp_path, world) as (_, ctx):
+        token = await make(ctx, tmp_path, info).renew(0.0)
+        assert 3590 <= token.expires_at - token.issued_at <= 3600

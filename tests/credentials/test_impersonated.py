@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.credentials.making import entry, file, read_secret, served, write_secret
+from tests.fakes.clock import ManualClock
 
 from gemini_poold.credentials import registry
 from gemini_poold.credentials.base import CredentialError, Failure
@@ -144,3 +147,12 @@ async def test_a_file_that_is_not_whole(tmp_path, world, inner):
 def test_googles_instants(text, instant):
     """RFC 3339 with up to nine digits of a fraction."""
     assert _instant(text) == pytest.approx(instant)
+
+
+@pytest.mark.parametrize("off_s", [86_400.0, -86_400.0])
+async def test_a_wrong_clock_does_not_kill_or_prolong_a_token(tmp_path, world, off_s):
+    """The end of its life is an instant of Google's clock, whatever ours says."""
+    clock = ManualClock(world.clock.now() + off_s)
+    async with served(tmp_path, world) as (_, ctx):
+        token = await make(replace(ctx, clock=clock), tmp_path, world, login(world)).renew(0.0)
+        assert 3595 <= token.expires_at - clock.now() <= 3600

@@ -14,7 +14,7 @@ from gemini_poold.config import Endpoints
 from gemini_poold.core.model import Backend
 from gemini_poold.credentials import registry
 from gemini_poold.credentials.base import CLOUD_PLATFORM, RETRIEVER, CredentialError, Failure
-from gemini_poold.fake import Fault, Match, SetClock, World
+from gemini_poold.fake import Fault, Match, World
 from gemini_poold.fake.signing import verify
 
 NAME = "robot.json"
@@ -100,14 +100,33 @@ async def test_over_http_a_replaced_key(tmp_path, world, robot):
         await credential.renew(0.0)
 
 
-async def test_over_http_a_wrong_clock(tmp_path, robot, world):
-    """A clock that is a day off is told as such, and passes by."""
-    clock = SetClock()
-    world.clock = clock
-    async with served(tmp_path, world) as (_, ctx):
-        error = await failure_of(make(ctx))
-        assert error.failure is Failure.TRANSIENT
-        assert "clock" in error.message
+@pytest.mark.parametrize("off_s", [86_400.0, -86_400.0])
+async def test_over_http_a_wrong_clock(tmp_path, robot, world, off_s):
+    """A clock that is a day off is found out by Google's answer, told, and does not stop the account; once it is set
+    right, the next renewal is as ever."""
+    ours = ManualClock(world.clock.now() + off_s)
+    async with served(tmp_path, world) as (google, ctx):
+        login = make(replace(ctx, clock=ours))
+        token = await login.renew(0.0)
+        assert token.issued_at == ours.now()
+        assert google.record.count("token") == 2
+        assert ("slow" if off_s < 0 else "fast") in login.warning
+        await login.renew(0.0)
+        assert google.record.count("token") == 3
+        ours.step(-off_s)
+        await login.renew(0.0)
+        assert (google.record.count("token"), login.warning) == (5, "")
+
+
+async def test_a_wrong_clock_that_nobody_corrects(tmp_path, robot):
+    """Without Google's time in the answer it is told as such, and passes by."""
+    google = TokenEndpoint()
+    text = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe."
+    google.answer = lambda form: (400, {"error": "invalid_grant", "error_description": text})
+    error = await failure_of(make(context(tmp_path, google)))
+    assert error.failure is Failure.TRANSIENT
+    assert "clock" in error.message
+    assert len(google.calls) == 1
 
 
 async def test_over_http_an_ill_endpoint(tmp_path, world, robot):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -28,8 +28,9 @@ from .base import (
     identity,
 )
 from .credential_file import read_json, rebased
+from .impersonated import LIFETIME_S, life_until
 from .secret_ref import Source, unreadable
-from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s
+from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s, server_now
 
 THREADS = 4
 
@@ -89,9 +90,17 @@ class External(Bearer):
             raise
         except Exception as error:  # noqa: BLE001  (google-auth lets json's, ssl's and its own through)
             raise self._failed(error, request, issued_at) from None
+        return Token(Secret(self._google.token), issued_at, issued_at + self._life_s(request))
+
+    def _life_s(self, request: LoopRequest) -> float:
+        """google-auth tells an instant: by the machine's clock, or by Google's if it was impersonation that told it."""
         expiry = self._google.expiry
-        expires_at = issued_at + 3600.0 if expiry is None else expiry.replace(tzinfo=UTC).timestamp()
-        return Token(Secret(self._google.token), issued_at, expires_at)
+        if expiry is None:
+            return float(LIFETIME_S)
+        now = datetime.now(UTC).timestamp()
+        if self._google.service_account_email is not None and request.last is not None:
+            now = server_now(request.last.headers, now)
+        return life_until(expiry.replace(tzinfo=UTC).timestamp(), now)
 
     def _build(self, data: bytes) -> Any:
         info = read_json(data, self._source, self._account, ("external_account",))

@@ -27,10 +27,10 @@ from .base import (
 )
 from .credential_file import read_json
 from .secret_ref import InlineSource, Source, unreadable
-from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s
+from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s, server_now
 
 FILE_TYPE = "impersonated_service_account"
-LIFETIME = "3600s"
+LIFETIME_S = 3600  # asked for
 SOURCE_MARGIN_S = 60.0  # the source's token must outlive the call
 
 MakeSource = Callable[[Source | None], Credential]  # None: application default credentials
@@ -145,7 +145,7 @@ class Impersonated(Bearer):
     async def _ask(self, inner: Credential, token: Token) -> Fetched:
         base = self._ctx.endpoints.iam_credentials
         url = f"{base}/v1/projects/-/serviceAccounts/{self._inner_target}:generateAccessToken"
-        body = {"delegates": self._delegates, "scope": list(self._scopes), "lifetime": LIFETIME}
+        body = {"delegates": self._delegates, "scope": list(self._scopes), "lifetime": f"{LIFETIME_S}s"}
         headers = {"Content-Type": "application/json", **inner.headers(token)}
         return await self._caller.fetch("POST", url, headers=headers, body=msgspec.json.encode(body))
 
@@ -154,8 +154,8 @@ class Impersonated(Bearer):
             raise self._refused(reply, issued_at)
         try:
             answer = msgspec.json.decode(reply.body)
-            expires_at = _instant(answer["expireTime"])
-            return Token(Secret(str(answer["accessToken"])), issued_at, expires_at)
+            life_s = life_until(_instant(answer["expireTime"]), server_now(reply.headers, issued_at))
+            return Token(Secret(str(answer["accessToken"])), issued_at, issued_at + life_s)
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError):
             raise self._error(Failure.TRANSIENT, "the answer of generateAccessToken holds no token") from None
 
@@ -173,6 +173,13 @@ class Impersonated(Bearer):
 
     def _error(self, failure: Failure, words: str, **more: Any) -> CredentialError:
         return CredentialError(failure, f"account {self._account}: {words}", account=self._account, **more)
+
+
+def life_until(expires_at: float, now: float) -> float:
+    """Seconds of a life whose end was told as an instant. `now` should be the teller's: with ours, when it is wrong,
+    the token would seem dead or nearly immortal. Nonsense counts as what was asked for."""
+    life_s = expires_at - now
+    return life_s if 0 < life_s <= LIFETIME_S + 60 else LIFETIME_S
 
 
 def _instant(text: str) -> float:

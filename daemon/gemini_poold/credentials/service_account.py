@@ -14,14 +14,16 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from ..transport import Fetched
 from .base import Bearer, Caller, Context, Secret, Token, digest_of, identity
 from .credential_file import read_json, require
 from .secret_ref import Source, unreadable
-from .token_endpoint import FORM, read_token
+from .token_endpoint import FORM, blames_clock, parse, read_token, server_now
 
 AUDIENCE = "https://oauth2.googleapis.com/token"  # what Google wants in `aud`, wherever the POST really goes
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_LIFE_S = 3600
+SKEW_S = 60.0
 # Whom a self-signed JWT is for, by backend: always Google's own host, wherever the request really goes.
 API = {
     "vertex": "https://aiplatform.googleapis.com/",
@@ -54,6 +56,7 @@ class ServiceAccount(Bearer):
         self._account = account
         self._api = api
         self._caller = Caller(account, ctx.transport, proxy)
+        self._behind_s = 0.0  # how far this machine's clock is behind Google's, once that mattered
         self._signer: Any = None
         self._signer_of: bytes = b""  # the file's content that the signer was made from
 
@@ -66,11 +69,22 @@ class ServiceAccount(Bearer):
             claims = {"sub": info["client_email"], "aud": self._api}
             own = self._signed(data, info, issued_at, claims)
             return Token(Secret(own), issued_at, issued_at + ASSERTION_LIFE_S)
-        claims = {"aud": AUDIENCE, "scope": " ".join(self._scopes)}
-        form = {"grant_type": GRANT_TYPE, "assertion": self._signed(data, info, issued_at, claims)}
-        url = endpoints.oauth_token if endpoints.oauth_token_given else info["token_uri"]
-        answer = await self._caller.fetch("POST", url, headers=FORM, body=urlencode(form).encode())
+        answer = await self._exchange(data, info, issued_at + self._behind_s)
+        behind_s = server_now(answer.headers, issued_at) - issued_at
+        refused = answer.status == 400 and blames_clock(parse(answer.body).text)
+        if refused and abs(behind_s - self._behind_s) > SKEW_S:
+            # Our clock is wrong (or right again), and Google has just told the time.
+            self._behind_s = behind_s if abs(behind_s) > SKEW_S else 0.0
+            answer = await self._exchange(data, info, issued_at + self._behind_s)
+        self.warning = _clock_warning(self._behind_s)
         return read_token(answer.status, answer.headers, answer.body, self._account, issued_at, service=True)
+
+    async def _exchange(self, data: bytes, info: dict[str, str], now: float) -> Fetched:
+        endpoints = self._ctx.endpoints
+        claims = {"aud": AUDIENCE, "scope": " ".join(self._scopes)}
+        form = {"grant_type": GRANT_TYPE, "assertion": self._signed(data, info, now, claims)}
+        url = endpoints.oauth_token if endpoints.oauth_token_given else info["token_uri"]
+        return await self._caller.fetch("POST", url, headers=FORM, body=urlencode(form).encode())
 
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()
@@ -111,3 +125,9 @@ class ServiceAccount(Bearer):
             raise unreadable(
                 self._account, problem, "put the key file there again, as Google gave it"
             ) from None
+
+
+def _clock_warning(behind_s: float) -> str:
+    if not behind_s:
+        return ""
+    return f"this machine's clock is {abs(behind_s):.0f} s {'slow' if behind_s > 0 else 'fast'}: see timedatectl"

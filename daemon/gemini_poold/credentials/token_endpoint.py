@@ -120,6 +120,14 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
+def server_now(headers: Mapping[str, str], now: float) -> float:
+    """The answerer's own time, by which its instants are meant; `now` where it does not tell."""
+    try:
+        return parsedate_to_datetime(headers.get("Date") or headers.get("date") or "").timestamp()
+    except (ValueError, TypeError, IndexError):
+        return now
+
+
 def _reading(status: int, error: OAuthError, account: str, *, service: bool) -> tuple[Failure, str, str]:
     login = f"gemini-pool login {account}"
     said = f"{error.word}: {error.text}" if error.text else error.word
@@ -161,8 +169,13 @@ def _grant_reading(error: OAuthError, said: str, login: str) -> tuple[Failure, s
     return Failure.LOGIN, f"the login is dead ({said})", login
 
 
+def blames_clock(text: str) -> bool:
+    """Whether an assertion was refused because of its times."""
+    return "iat" in text or "reasonable timeframe" in text or "short-lived" in text
+
+
 def _service_reading(said: str, text: str) -> tuple[Failure, str, str]:
-    if "iat" in text or "reasonable timeframe" in text or "short-lived" in text:
+    if blames_clock(text):
         # The key is fine: this machine's clock is not, and clocks get corrected.
         return Failure.TRANSIENT, f"Google finds our clock wrong ({said})", "check the clock: timedatectl"
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from email.utils import formatdate
 from types import TracebackType
 
 from aiohttp import web
@@ -248,7 +249,8 @@ def _dressed(call: Call, reply: Reply) -> Reply:
 
 def _whole(call: Call, reply: Reply) -> web.Response:
     call.status = reply.status
-    headers = {"Content-Type": reply.content_type, "Server": "ESF", **reply.headers}
+    date = formatdate(call.at, usegmt=True)  # of this world's clock, which need not be the machine's
+    headers = {"Content-Type": reply.content_type, "Server": "ESF", "Date": date, **reply.headers}
     return web.Response(body=reply.body, status=reply.status, headers=headers)
 
 
