@@ -136,6 +136,54 @@ class AsyncPool:
             raise
         return AsyncEvents(link)
 
+    # ---- accounts --------------------------------------------------------------------------------------------
+
+    async def login(self, params: wire.LoginParams) -> wire.LoginStarted:
+        """Begin a login: open the `url` of the answer in a browser, then `login_finish`."""
+        return await self._call(calls.LOGIN, params)
+
+    async def login_finish(self, login: str, code: str = "") -> wire.LoginResult:
+        """Wait for the browser, or hand in what a person pasted. May be asked again."""
+        return await self._call(calls.LOGIN_FINISH, wire.LoginFinishParams(login, code))
+
+    async def add_account(self, params: wire.AccountAddParams) -> wire.VerifyRow:
+        """A new account, tried at once."""
+        return await self._call(calls.ADD, params)
+
+    async def remove_account(
+        self, account: str, *, revoke: bool = False, delete_secret: bool = False
+    ) -> wire.AccountRemoveResult:
+        """Take an account out; with `revoke`, end its login at Google, too."""
+        return await self._call(calls.REMOVE, wire.AccountRemoveParams(account, revoke, delete_secret))
+
+    async def enable(self, account: str) -> wire.AccountVerdict:
+        return await self._call(calls.ENABLE, wire.AccountParams(account))
+
+    async def disable(self, account: str) -> wire.AccountVerdict:
+        return await self._call(calls.DISABLE, wire.AccountParams(account))
+
+    async def verify(self, *accounts: str) -> wire.VerifyResult:
+        """One cheap real call for each account (default: all)."""
+        return await self._call(calls.VERIFY, wire.VerifyParams(accounts))
+
+    async def clear_cooldown(self, account: str = "", model: str = "") -> wire.ClearCooldownResult:
+        """Forget cooldowns; a suspended account that is named is tried again."""
+        return await self._call(calls.CLEAR_COOLDOWN, wire.ClearCooldownParams(account, model))
+
+    async def import_logins(self, params: wire.ImportParams) -> wire.ImportResult:
+        """Logins of other programs, each tried before it is trusted."""
+        return await self._call(calls.IMPORT, params)
+
+    async def export_opencode(self, params: wire.ExportOpencodeParams) -> wire.ExportResult:
+        return await self._call(calls.EXPORT_OPENCODE, params)
+
+    async def export_archive(self, params: wire.ArchiveParams) -> wire.ArchiveResult:
+        """Accounts and secrets as an age file, for another machine."""
+        return await self._call(calls.EXPORT_ARCHIVE, params)
+
+    async def import_archive(self, params: wire.UnarchiveParams) -> wire.ImportResult:
+        return await self._call(calls.IMPORT_ARCHIVE, params)
+
     async def call(self, method: str, params: Any = None) -> Any:
         """Any method by its name, decoded to plain values: for daemons newer than this client."""
         return await self._call(Call(method, Any), params)

@@ -16,6 +16,7 @@ from gemini_pool.errors import PoolError
 
 HANDED_OVER = ("run", "demo", "config", "secrets")  # verbs of the daemon's own package, arguments and all
 ENV_NAMES = ("gemini-cli", "opencode", "genai", "vertex")
+IMPORTS = ("gemini-cli", "opencode", "adc", "cliproxyapi", "archive")
 BACKENDS = ("developer-api", "code-assist", "vertex")
 
 
@@ -118,16 +119,109 @@ def _add_managing(verb: Callable[..., argparse.ArgumentParser]) -> None:
     for name, text in (("pause", "send nothing new"), ("resume", "send again")):
         sub = verb(name, f"{text} (with one account, or at all)")
         sub.add_argument("account", metavar="ACCOUNT", nargs="?", default="")
-    account = verb("account", "the accounts of the pool")
-    actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="every account and its state")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_login(verb("login", "log an account in with a browser, here or over SSH", data=True))
+    _add_import(verb("import", "take over logins of other programs, or an archive", data=True))
+    _add_export(verb("export", "write logins for opencode, or an archive for another machine", data=True))
+    _add_account(verb("account", "the accounts of the pool"))
     env = verb(
         "env",
         'print shell settings that point a tool at the gateway: eval "$(gemini-pool env NAME)"',
         data=True,
     )
     env.add_argument("name", choices=ENV_NAMES, metavar="{" + ",".join(ENV_NAMES) + "}")
+
+
+def _add_login(login: argparse.ArgumentParser) -> None:
+    login.add_argument("account", metavar="ID", help="the account; a new one is added")
+    login.add_argument("--backend", choices=BACKENDS, help="of a new account (default: code-assist)")
+    login.add_argument("--project", default="", help="the Google Cloud project")
+    login.add_argument("--location", default="", help="of a new Vertex account")
+    login.add_argument("--login-hint", metavar="EMAIL", default="", help="whom Google should offer first")
+    login.add_argument("--no-browser", action="store_true", help="print the address and take what is pasted")
+    _add_client(login)
+
+
+def _add_client(sub: argparse.ArgumentParser) -> None:
+    """The OAuth client of a login, and the consent that another program's needs."""
+    sub.add_argument("--client-secrets", metavar="FILE", default="", help="the JSON of your own OAuth client")
+    sub.add_argument(
+        "--use-gemini-cli", action="store_true", help="the client of a Gemini CLI installed here"
+    )
+    sub.add_argument("--gemini-cli", metavar="FOLDER", default="", help="where that Gemini CLI is")
+    sub.add_argument(
+        "--accept-terms-risk",
+        metavar="WORDING",
+        default="",
+        help="the id of the wording you have read and accept",
+    )
+
+
+def _add_import(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("source", choices=IMPORTS, metavar="{" + ",".join(IMPORTS) + "}")
+    sub.add_argument("path", metavar="PATH", nargs="?", default="", help="where it is not in its usual place")
+    sub.add_argument(
+        "--account", metavar="ID", default="", help="the new account's id, or what ids begin with"
+    )
+    sub.add_argument("--backend", choices=BACKENDS)
+    sub.add_argument("--project", default="")
+    sub.add_argument("--location", default="")
+    sub.add_argument(
+        "--passphrase-file", metavar="FILE", default="", help="of an archive (default: asked for)"
+    )
+    _add_client(sub)
+
+
+def _add_export(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("target", choices=("opencode", "archive"), metavar="{opencode,archive}")
+    sub.add_argument("accounts", metavar="ID", nargs="*", help="which accounts (an archive's default: all)")
+    sub.add_argument(
+        "--path", metavar="PATH", default="", help="opencode's auth.json, or the archive to write"
+    )
+    sub.add_argument(
+        "--passphrase-file", metavar="FILE", default="", help="of the archive (default: asked for)"
+    )
+
+
+def _add_account(account: argparse.ArgumentParser) -> None:
+    actions = account.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    action("list", "every account and its state")
+    add = action("add", "add an account; its secret is read from standard input unless it is named")
+    add.add_argument("account", metavar="ID")
+    add.add_argument("--backend", choices=BACKENDS, required=True)
+    add.add_argument(
+        "--credential", default="api-key", help="api-key, service-account, oauth, adc, external, …"
+    )
+    add.add_argument(
+        "--secret-file", metavar="PATH", default="", help="a file to refer to, in the state folder"
+    )
+    add.add_argument(
+        "--secret-env", metavar="NAME", default="", help="a variable of the daemon's to refer to"
+    )
+    add.add_argument("--secret-keyring", metavar="SERVICE/NAME", default="")
+    add.add_argument("--target", default="", help="the service account to act as (impersonated)")
+    add.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="a further key of accounts.toml"
+    )
+    add.add_argument("--accept-terms-risk", metavar="WORDING", default="")
+    remove = action("remove", "take an account out of the pool")
+    remove.add_argument("account", metavar="ID")
+    remove.add_argument(
+        "--revoke", action="store_true", help="end its login at Google, and delete its secret"
+    )
+    remove.add_argument("--delete-secret", action="store_true", help="delete its secret")
+    for name, text in (("enable", "use an account (again)"), ("disable", "use an account no more")):
+        action(name, text).add_argument("account", metavar="ID")
+    verify = action("verify", "one cheap real call for each account")
+    verify.add_argument("accounts", metavar="ID", nargs="*", help="which accounts (default: all)")
+    clear = action("clear-cooldown", "forget cooldowns; a suspended account that is named is tried again")
+    clear.add_argument("account", metavar="ID", nargs="?", default="")
+    clear.add_argument("--model", default="")
 
 
 def _version() -> str:

@@ -27,13 +27,13 @@ def hand_over(args: list[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "gemini_poold", *args])  # noqa: S606
 
 
-def _pool(options: argparse.Namespace, *, waits: bool = False) -> Any:
+def open_pool(options: argparse.Namespace, *, waits: bool = False) -> Any:
     from gemini_pool._sync import Pool
 
     return Pool(options.socket, name="gemini-pool", timeout_s=None if waits else _SILENCE_S)
 
 
-def _show(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> int:
+def show(options: argparse.Namespace, value: Any, text: Callable[[], str]) -> int:
     """Print data: as JSON when asked, else as text."""
     if options.json:
         import msgspec
@@ -54,9 +54,9 @@ def ask(options: argparse.Namespace) -> int:
     if not prompt.strip():
         raise PoolError("bad_request", "the prompt is empty")
     how = {"account": options.account, "session": options.session, "wait_s": options.wait}
-    with _pool(options, waits=True) as pool:
+    with open_pool(options, waits=True) as pool:
         if options.json:
-            return _show(options, pool.generate(options.model, prompt, **how), str)
+            return show(options, pool.generate(options.model, prompt, **how), str)
         return _print_stream(pool.stream(options.model, prompt, **how))
 
 
@@ -85,43 +85,37 @@ def _text(chunk: Any) -> str:
 
 
 def token(options: argparse.Namespace) -> int:
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         found = pool.token(
             options.account, model=options.model, backend=options.backend, min_validity_s=options.min_validity
         )
-    return _show(options, found, lambda: str(found.token))
+    return show(options, found, lambda: str(found.token))
 
 
 # ---- looking ------------------------------------------------------------------------------------------------------
 
 
 def status(options: argparse.Namespace) -> int:
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         found = pool.status()
-    return _show(options, found, lambda: _render().status(found))
+    return show(options, found, lambda: render().status(found))
 
 
 def quota(options: argparse.Namespace) -> int:
-    with _pool(options, waits=options.refresh) as pool:
+    with open_pool(options, waits=options.refresh) as pool:
         found = pool.quota(refresh=options.refresh)
-    return _show(options, found, lambda: _render().quota(found))
+    return show(options, found, lambda: render().quota(found))
 
 
 def explain(options: argparse.Namespace) -> int:
     if bool(options.model) == bool(options.replay):
         raise PoolError("bad_request", "explain takes a MODEL, or --replay DECISION")
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         found = pool.explain(options.model, session=options.session, decision=options.replay)
-    return _show(options, found, lambda: _render().explain(found))
+    return show(options, found, lambda: render().explain(found))
 
 
-def account(options: argparse.Namespace) -> int:
-    with _pool(options) as pool:
-        found = pool.accounts()
-    return _show(options, found, lambda: _render().accounts(found))
-
-
-def _render() -> Any:
+def render() -> Any:
     """A renderer for this terminal (or file)."""
     from gemini_pool.render import Renderer
 
@@ -132,25 +126,25 @@ def _render() -> Any:
 
 
 def reload(options: argparse.Namespace) -> int:
-    with _pool(options, waits=True) as pool:
+    with open_pool(options, waits=True) as pool:
         result = pool.reload()
-    _show(options, result, lambda: _render().reloaded(result))
+    show(options, result, lambda: render().reloaded(result))
     for error in result.errors:
-        print(f"gemini-pool: {_render().problem(error)}", file=sys.stderr)
+        print(f"gemini-pool: {render().problem(error)}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
     return 78 if result.errors else 0
 
 
 def pause(options: argparse.Namespace) -> int:
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         pool.pause(options.account)
     print(f"{options.account or 'the pool'} is paused")
     return 0
 
 
 def resume(options: argparse.Namespace) -> int:
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         pool.resume(options.account)
     print(f"{options.account or 'the pool'} is resumed")
     return 0
@@ -159,17 +153,28 @@ def resume(options: argparse.Namespace) -> int:
 def env(options: argparse.Namespace) -> int:
     from gemini_pool import environment
 
-    with _pool(options) as pool:
+    with open_pool(options) as pool:
         info = pool.info()
     settings = environment.settings(options.name, info)
-    return _show(options, settings, lambda: environment.as_shell(options.name, settings))
+    return show(options, settings, lambda: environment.as_shell(options.name, settings))
+
+
+def _accounts(verb: str, options: argparse.Namespace) -> int:
+    """One of the verbs that change which accounts there are."""
+    from gemini_pool import commands_accounts
+
+    code: int = getattr(commands_accounts, verb)(options)
+    return code
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "account": account,
+    "account": lambda options: _accounts("account", options),
     "ask": ask,
     "env": env,
     "explain": explain,
+    "export": lambda options: _accounts("export", options),
+    "import": lambda options: _accounts("import_", options),
+    "login": lambda options: _accounts("login", options),
     "pause": pause,
     "quota": quota,
     "reload": reload,

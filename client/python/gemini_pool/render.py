@@ -68,6 +68,49 @@ class Renderer:
         head = ("ACCOUNT", "BACKEND", "STATE", "TOKEN", "HEALTH", "SERVED", "FAILED", "NOW", "WHO")
         return "\n".join([self._table(head, rows), *notes])
 
+    def verdict(self, v: wire.AccountVerdict) -> str:
+        """What became of one account, and exactly what to do next."""
+        who = ", ".join(part for part in (v.email, v.project, v.tier) if part)
+        state = self._ink("good" if v.ok else "bad", v.state)
+        lines = [f"{v.account}: {state}" + (f" ({who})" if who else "")]
+        if v.licensed is not None:
+            lines.append(f"  Code Assist {'serves' if v.licensed else 'does not serve'} this account")
+        lines += [f"  {text}" for text in (v.reason if not v.ok else "", *v.notes) if text]
+        lines += [f"  next: {text}" for text in (v.next, v.url) if text]
+        return "\n".join(lines)
+
+    def verified(self, result: wire.VerifyResult) -> str:
+        if not result.accounts:
+            return "no accounts: add one to accounts.toml"
+        rows = [
+            (row.verdict.account, row.verdict.backend, self._ink("good" if row.verdict.ok else "bad", row.verdict.state),
+             row.call or "-", "-" if row.took_s is None else f"{row.took_s * 1000:.0f} ms",
+             "" if row.verdict.ok else row.verdict.reason)
+            for row in result.accounts
+        ]  # fmt: skip
+        nexts = [
+            f"  {row.verdict.account}: {row.verdict.next}" for row in result.accounts if row.verdict.next
+        ]
+        return "\n".join([self._table(("ACCOUNT", "BACKEND", "STATE", "ASKED", "TOOK", "WHY"), rows), *nexts])
+
+    def removed(self, r: wire.AccountRemoveResult) -> str:
+        lines = [f"{r.account}: removed" + (", its login is ended at Google" if r.revoked else "")]
+        if r.secret_left:
+            lines.append(f"  its secret is still in {r.secret_left}")
+        return "\n".join([*lines, *(f"  {note}" for note in r.notes)])
+
+    def imported(self, result: wire.ImportResult) -> str:
+        rows = [
+            (row.found, self._ink("bad" if row.result == "refused" else "good", row.result), row.account or "-",
+             row.email or row.project, row.reason)
+            for row in result.logins
+        ]  # fmt: skip
+        lines = (
+            [self._table(("FOUND", "RESULT", "ACCOUNT", "WHO", "WHY"), rows)] if rows else ["nothing found"]
+        )
+        lines += [f"  next: {row.next}" for row in result.logins if row.next]
+        return "\n".join([*lines, *result.notes])
+
     def quota(self, q: wire.QuotaResult) -> str:
         lines = [
             f"{f.family}: {self._share(f.fraction)} left over {f.accounts} account{'s' * (f.accounts != 1)}"
