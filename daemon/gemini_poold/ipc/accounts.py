@@ -68,6 +68,8 @@ async def clear_cooldown(
     return wire.ClearCooldownResult(cleared, revived)
 
 
+# Waits for a person: a daemon that stops waits for a code that is being spent, and not for a browser.
+WAITING = frozenset({"account/loginFinish"})
 VERBS: tuple[tuple[str, Any, Handler], ...] = (
     ("account/login", wire.LoginParams, through("login")),
     ("account/loginFinish", wire.LoginFinishParams, through("login_finish")),

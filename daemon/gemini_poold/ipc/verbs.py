@@ -21,8 +21,8 @@ Handler = Callable[[Services, Caller, Any], Any]
 
 
 class Verb:
-    """One method. `streams`: its params have a progress `token`. `waits`: it may wait for an account, having done
-    nothing yet. `late`: served even while the daemon stops."""
+    """One method. `streams`: its params have a progress `token`. `waits`: it may wait for an account or a
+    person, having done nothing yet. `late`: served even while the daemon stops."""
 
     __slots__ = ("decode", "late", "method", "run", "scope", "streams", "waits")
 
@@ -110,7 +110,10 @@ VERBS: dict[str, Verb] = {
             lambda s, _c, _p: wire.AccountListResult(views.accounts(s)),
             scope="admin",
         ),
-        *(Verb(method, params, run, scope="admin") for method, params, run in accounts.VERBS),
+        *(
+            Verb(method, params, run, scope="admin", waits=method in accounts.WAITING)
+            for method, params, run in accounts.VERBS
+        ),
         Verb("daemon/info", wire.Empty, lambda s, _c, _p: s.info(), scope="admin", late=True),
         Verb("daemon/reload", wire.Empty, lambda s, _c, _p: s.reload(), scope="admin"),
     )
