@@ -382,6 +382,23 @@ def stop_drains(google: Google) -> dict[str, Any]:
     }
 
 
+@scenario
+def a_key_as_systemd_credential(google: Google) -> dict[str, Any]:
+    """A secret that systemd hands over with LoadCredential=, in a folder that only the service sees."""
+    key = google.world.add_api_key("key-a")
+    source = STATE.parent / "key-a.for-systemd"
+    inside.private(source, key.key + "\n")
+    inside.install(drop_in=f"[Service]\nLoadCredential=key-a:{source}\n")
+    write_accounts(
+        '[[account]]\nid = "key-a"\nbackend = "developer-api"\n'
+        'credential = { type = "api-key", secret = { systemd-credential = "key-a" } }\n'
+    )
+    write_config(google)
+    systemctl("start", SERVICE)
+    (account,) = status()["accounts"]
+    return {"state": account["state"], "reason": account["reason"], "answer": "result" in ask("hi")}
+
+
 def main() -> None:
     with Google(World()) as google:
         try:

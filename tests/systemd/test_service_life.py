@@ -195,3 +195,9 @@ def test_stop_lets_a_stream_finish() -> None:
     assert found["draining"] is True
     assert found["final"][0]["result"]["finish_reason"] == "STOP"
     assert found["unit"] == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+
+
+def test_a_key_as_systemd_credential() -> None:
+    """`{ systemd-credential = … }` finds what LoadCredential= hands over, under the real manager."""
+    found = run_inside("a_key_as_systemd_credential")
+    assert found == {"state": "ready", "reason": "", "answer": True}
