@@ -105,7 +105,7 @@ async def test_an_executable(tmp_path, world, info, monkeypatch):
         (Fault.status(429, body={}, headers={"Retry-After": "9"}), Failure.TRANSIENT),
         (Fault.reset_connection(), Failure.TRANSIENT),
         (Fault.status(400, body={"error": "invalid_grant", "error_description": "no"}), Failure.CONFIG),
-        (Fault.status(200, body="<html>"), Failure.SECRET),
+        (Fault.status(200, body="<html>"), Failure.TRANSIENT),
     ],
 )
 async def test_failures_of_sts(tmp_path, world, info, fault, failure):

@@ -79,7 +79,7 @@ class House:
             on_failure=lambda *told: self.failures.append(told),
             **more,
         )
-        self.ticker = Ticker(self.clock, self._jumped)
+        self.ticker = Ticker(self.clock, self._jumped, interval_s=15.0)
 
     def _jumped(self, kind, seconds):
         self.keeper.replan(self.clock.now(), stepped_s=seconds if kind == "step" else 0.0)
@@ -732,3 +732,26 @@ async def test_over_http_with_the_fake_google(tmp_path):
         assert caught.value.failure is Failure.LOGIN
         driver.cancel()
         await asyncio.gather(driver, return_exceptions=True)
+
+
+@virtual
+async def test_an_outage_is_probed_by_one_at_a_time():
+    """Two hundred logins, expired, and nobody answers: at most one call a second over all of them; the first that
+    comes through lets everybody try at once."""
+    async with House(jitter=0.5) as house:
+        credentials = {f"a{n}": house.credential(f"a{n}", latency_s=0.2) for n in range(200)}
+        for credential in credentials.values():
+            credential.error = failing()
+        house.keeper.set_accounts(credentials)
+        await asyncio.sleep(600)
+        calls = [at for credential in credentials.values() for at in credential.calls]
+        first_minute = sum(at < house.clock.now() - 540 for at in calls)
+        assert len(calls) - first_minute <= 540 / 1.0
+        assert len(calls) - first_minute >= 540 / 2.0
+        began = house.clock.now()
+        for credential in credentials.values():
+            credential.error = None
+        await asyncio.sleep(5)
+        assert all(house.headers(name) for name in credentials)
+        last = max(credential.calls[-1] for credential in credentials.values())
+        assert last - began <= 4

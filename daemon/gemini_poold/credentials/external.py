@@ -62,6 +62,7 @@ class External(Bearer):
         self._caller = Caller(account, ctx.transport, proxy)
         self._google: Any = None
         self._google_of = b""
+        self._google_urls: set[str] = set()
         self._lock = asyncio.Lock()  # google-auth's objects do not bear two refreshes at once
 
     async def renew(self, now: float) -> Token:  # noqa: ARG002
@@ -112,6 +113,7 @@ class External(Bearer):
         ):
             if info.get(key):
                 info[key] = rebased(str(info[key]), base, name)
+                self._google_urls.add(info[key])
         source = info.get("credential_source")
         if not isinstance(source, dict):
             raise unreadable(
@@ -126,6 +128,8 @@ class External(Bearer):
         if request.network_error is not None:
             return request.network_error
         reply = request.last
+        if reply is not None and reply.status < 400 and request.asked in self._google_urls:
+            return self._error(Failure.TRANSIENT, "the token service's answer holds no token")
         if reply is not None and reply.status in TRANSIENT_STATUSES:
             told = retry_after_s(reply.headers, now)
             words = f"the token service answered {reply.status}"
@@ -165,6 +169,7 @@ class LoopRequest:
     def __init__(self, loop: asyncio.AbstractEventLoop, caller: Caller) -> None:
         self._loop = loop
         self._caller = caller
+        self.asked = ""
         self.last: Fetched | None = None
         self.network_error: CredentialError | None = None
 
@@ -179,6 +184,7 @@ class LoopRequest:
     ) -> Any:
         from google.auth.exceptions import TransportError
 
+        self.asked, self.last = url, None
         data = body.encode() if isinstance(body, str) else body
         call = self._caller.fetch(method, url, headers=dict(headers or {}), body=data)
         future = asyncio.run_coroutine_threadsafe(call, self._loop)

@@ -130,4 +130,6 @@ class ServiceAccount(Bearer):
 def _clock_warning(behind_s: float) -> str:
     if not behind_s:
         return ""
-    return f"this machine's clock is {abs(behind_s):.0f} s {'slow' if behind_s > 0 else 'fast'}: see timedatectl"
+    return (
+        f"this machine's clock is {abs(behind_s):.0f} s {'slow' if behind_s > 0 else 'fast'}: see timedatectl"
+    )

@@ -9,7 +9,9 @@ Rules
    that gives up does not stop it.
 3. What failed for good is not tried again before the credential changes or a person says so (`retry`), not even by a
    later run: what is restarted in a loop must not hammer the token endpoint. A replaced secret counts as a change.
-4. A 401 renews once per token: who comes with an older token's 401 gets the newer token without another call.
+4. While nothing but failures that pass comes from the token endpoints, one background renewal at a time asks, at most
+   once a second over all logins; the first success lets everybody try at once.
+5. A 401 renews once per token: who comes with an older token's 401 gets the newer token without another call.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ MAX_PARALLEL = (
 )
 RENEWAL_LIMIT_S = 90.0  # past every timeout inside a credential: a hung one frees its place
 STOP_GRACE_S = 5.0  # an answer that may carry a rotated refresh token is waited for
+ILL_AFTER = 8  # failures in a row, over all logins, after which the endpoints count as unreachable
+ILL_GAP_S = 1.0
 FORCED_GAP_S = 30.0  # a token this young that is refused is not the problem
 SECRET_LOOK_S = 5.0  # how often a held login's secret file is looked at
 MIN_GAP_S = 0.5  # between two renewals of one login, however short its tokens live
@@ -160,6 +164,8 @@ class TokenKeeper:
         self._serial = count()
         self._flights: set[asyncio.Task[Token]] = set()
         self._background = 0
+        self._failing = 0  # passing failures in a row
+        self._started_at = -inf
         self._wake = asyncio.Event()
         self._looked_at = -inf
         self.counters = Counters()
@@ -347,16 +353,32 @@ class TokenKeeper:
     def _turn(self, now: float) -> float:
         """Start what is due; how long nothing else can fall due."""
         self._look_at_secrets(now)
-        while self._queue and self._background < self._max_parallel:
+        while self._queue and self._background < (1 if self._ill else self._max_parallel):
+            if self._ill and 0 <= now - self._started_at < ILL_GAP_S:
+                return self._started_at + ILL_GAP_S - now
             at, _, login = self._queue[0]
             if at > now and not self._from_the_future(login, now):
                 break
             heapq.heappop(self._queue)
             if at == login.next_at and login.flight is None and not login.held and self._is_ours(login):
+                self._started_at = now
                 self._start(login, background=True)
-        if not self._queue or self._background >= self._max_parallel:
-            return MAX_SLEEP_S
+        if not self._queue or self._queue[0][0] <= now:
+            return MAX_SLEEP_S  # the next that lands makes room
         return min(MAX_SLEEP_S, max(0.0, self._queue[0][0] - now))
+
+    @property
+    def _ill(self) -> bool:
+        return self._failing >= ILL_AFTER
+
+    def _healthy(self, now: float) -> None:
+        """A token came. If that is news, everybody who waits out a failure may try."""
+        was_ill, self._failing = self._ill, 0
+        if was_ill:
+            for login in self._logins.values():
+                if login.error is not None and login.error.failure is Failure.TRANSIENT:
+                    login.next_at, login.failures_in_row = min(login.next_at, now), 0
+            self._plan()
 
     def _from_the_future(self, login: _Login, now: float) -> bool:
         """Issued later than now: the clock was set back, and nothing is known about the token's age."""
@@ -441,6 +463,7 @@ class TokenKeeper:
         self.counters.ahead += after < ahead_until
         login.renewals += 1
         login.renewed_at = after
+        self._healthy(after)
         self._install(login, token, after)
         self._tell(login, token)
         return token
@@ -494,6 +517,7 @@ class TokenKeeper:
         self.counters.failures += 1
         login.failures += 1
         login.failures_in_row += 1
+        self._failing += error.failure is Failure.TRANSIENT
         concerned = [login]
         if error.failure is Failure.CLIENT and login.credential.client:
             if login.held:
@@ -526,5 +550,6 @@ class TokenKeeper:
                 cap_s=refresh.RETRY_CAP_S if transient else refresh.RARE_CAP_S,
             )
             self._schedule(login)
+        error.retry_at = None if login.held else login.next_at
         for account_id in sorted(login.accounts):
             self._on_failure(account_id, error, login.next_at)
