@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,7 @@ class DaemonProcess:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A socket's path has an end, and pytest's folders are long.
         self._run_dir = Path(tempfile.mkdtemp(prefix="gp-"))
+        weakref.finalize(self, shutil.rmtree, self._run_dir, ignore_errors=True)
         self.socket = self._run_dir / "pool.sock"
         self.config_file = self.config_dir / "config.toml"
         self.accounts_file = self.config_dir / "accounts.toml"
@@ -127,7 +129,6 @@ class DaemonProcess:
         self.stop()
         if kind is not None:
             print(f"---- the daemon said:\n{self.log}----")
-        shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def start(self, *, ready: bool = True) -> None:
         """Start it; by default wait until its socket answers."""
