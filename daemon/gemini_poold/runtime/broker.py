@@ -1,22 +1,21 @@
 """The pool in a running process: asks it, waits for it, writes down what must survive, tells what happened.
 
-`Broker` is the only holder of `core.state.Pool`; surfaces and drivers go through it. One queue, first come first
-served per model, one waiting deadline per request; a waiter is woken at the told instant or by a change of the pool.
+`Broker` is the only holder of `core.state.Pool`; surfaces and drivers go through it. Who waits, and in which order, is
+`core.queue`'s business; here it is woken, at the instant it names or by a change of the pool.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from gemini_pool.errors import PoolError
 
 from ..clock import Clock
 from ..core.model import Grant, Lease, Outcome, PoolEvent, Refusal, Request, Row, Settled, Usage, Wait
+from ..core.queue import Queue, Waiter
 from ..core.state import Pool, UnknownLease
 
 log = logging.getLogger("gemini_pool.pool")
@@ -35,16 +34,6 @@ class RowStore(Protocol):
     def save_nowait(self, rows: list[Row]) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    request: Request
-    owner: str
-    detached: bool
-    wait_until: float
-    since: float
-    granted: asyncio.Future[Grant]
-
-
 class Broker:
     """Leases for everybody, in the order they came."""
 
@@ -52,7 +41,7 @@ class Broker:
         self.pool = pool
         self._clock = clock
         self._store = store
-        self._waiters: deque[_Waiter] = deque()
+        self._queue = Queue(pool)
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._listeners: list[Listener] = []
@@ -63,10 +52,7 @@ class Broker:
         self, request: Request, *, owner: str = "", detached: bool = False
     ) -> Grant | Wait | Refusal:
         """A lease now, or when, or why not. Whoever waits for the model already goes first."""
-        for waiter in self._waiters:
-            if waiter.request.model == request.model and waiter.request.pin == request.pin:
-                return Wait(self._clock.now(), "", "others wait for this model already")
-        return self.pool.acquire(request, self._clock.now(), owner=owner, detached=detached)
+        return self._queue.ask(request, self._clock.now(), owner=owner, detached=detached)
 
     async def acquire(
         self, request: Request, *, owner: str = "", wait_until: float, detached: bool = False
@@ -92,9 +78,7 @@ class Broker:
                 raise refused(decision)
         if decision.until > wait_until:
             raise cooling_down(request, decision)
-        return await self._wait(_Waiter(
-            request, owner, detached, wait_until, self._clock.now(), asyncio.get_running_loop().create_future()
-        ))  # fmt: skip
+        return await self._wait(Waiter(request, owner, wait_until, self._clock.now(), detached))
 
     def settle(
         self,
@@ -158,69 +142,62 @@ class Broker:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters)
+        return len(self._queue)
 
     def oldest_wait_s(self) -> float:
-        return self._clock.now() - self._waiters[0].since if self._waiters else 0.0
+        since = self._queue.oldest_since()
+        return 0.0 if since is None else self._clock.now() - since
 
     def changed(self) -> None:
         """The pool changed: write down, tell, and see who can be served now. Call after every change made to it."""
         self._after()
-        if self._waiters:
+        if len(self._queue):
             self._serve()
 
-    async def _wait(self, waiter: _Waiter) -> Grant:
-        self._waiters.append(waiter)
+    async def _wait(self, waiter: Waiter) -> Grant:
+        granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
+        waiter.ticket = granted
+        self._queue.join(waiter)
         self._serve()
         try:
-            return await waiter.granted
+            return await granted
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
-                self.pool.release(waiter.granted.result().lease.id, self._clock.now())  # granted, never used
+            if granted.done() and not granted.cancelled() and not granted.exception():
+                self.pool.release(granted.result().lease.id, self._clock.now())  # granted, never used
+                self.changed()
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if self._queue.leave(waiter):
                 self.changed()
 
     def _serve(self) -> None:
-        """Give what is free to those who wait, in order; set the alarm for the next instant that may change it."""
+        """Give what is free to those who wait; set the alarm for the next instant that may change it."""
         now = self._clock.now()
-        wake_at = now + _LONGEST_NAP_S
-        told: dict[tuple[str, str], Wait] = {}
-        for waiter in list(self._waiters):
-            key = (waiter.request.model, waiter.request.pin)
-            ahead = told.get(key)
-            decision = ahead or self.pool.acquire(
-                waiter.request, now, owner=waiter.owner, detached=waiter.detached
-            )
-            if isinstance(decision, Wait) and decision.until <= waiter.wait_until and now < waiter.wait_until:
-                told[key] = decision
-                wake_at = min(wake_at, decision.until, waiter.wait_until)
-                continue
-            self._waiters.remove(waiter)
+        for waiter, decision in self._queue.serve(now):
             self._answer(waiter, decision)
         self._after()
-        self._set_alarm(wake_at - now)
+        self._set_alarm(min(self._queue.wake_at - now, _LONGEST_NAP_S))
 
-    def _answer(self, waiter: _Waiter, decision: Grant | Wait | Refusal) -> None:
-        if waiter.granted.done():  # cancelled, and its task has not run yet
+    def _answer(self, waiter: Waiter, decision: Grant | Wait | Refusal) -> None:
+        granted = waiter.ticket
+        assert isinstance(granted, asyncio.Future)
+        if granted.done():  # cancelled, and its task has not run yet
             if isinstance(decision, Grant):
                 self.pool.release(decision.lease.id, self._clock.now())
             return
         match decision:
             case Grant():
-                waiter.granted.set_result(decision)
+                granted.set_result(decision)
             case Wait():
-                waiter.granted.set_exception(cooling_down(waiter.request, decision))
+                granted.set_exception(cooling_down(waiter.request, decision))
             case Refusal():
-                waiter.granted.set_exception(refused(decision))
+                granted.set_exception(refused(decision))
 
     def _set_alarm(self, delay_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waiters:
+        if len(self._queue):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(delay_s, 0.001), self._serve)
 

@@ -1,0 +1,200 @@
+"""Who waits for an account: in which order, until when. Decides alone; the shell holds the clock and wakes it.
+
+Rules
+1. Requests that choosing cannot tell apart wait in one lane, so that one answer of the pool's holds for all of them
+   and a long queue costs no more than a short one.
+2. Interactive requests go before batch ones; a request that was tried already goes before new ones; then clients take
+   turns (max-min fair: each grant costs its client one turn, whoever had fewer goes first), first come first served
+   within a client.
+3. Whoever cannot be served before its deadline by what is known now is answered at once, with who returns first.
+4. Nobody overtakes: a newcomer waits behind those who want the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from math import inf
+
+from .model import Grant, Refusal, Request, Wait
+from .state import Pool
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One waiting request. `ticket` is the shell's: whom to tell. `wait_until`, `since`: Unix seconds."""
+
+    request: Request
+    owner: str
+    wait_until: float
+    since: float
+    detached: bool = False
+    ticket: object = None
+    lane: _Lane | None = None  # None: it waits no more
+
+
+_Place = tuple[bool, float, int, Waiter]  # batch, turn, order of arrival
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """Waiters with one answer. Those who left stay in the heaps until they come up or are too many."""
+
+    key: Hashable
+    places: list[_Place] = field(default_factory=list)
+    deadlines: list[tuple[float, int, Waiter]] = field(default_factory=list)
+    count: int = 0
+
+    def first(self) -> _Place | None:
+        places = self.places
+        while places and places[0][3].lane is not self:
+            heappop(places)
+        return places[0] if places else None
+
+    def hopeless(self, until: float, now: float) -> list[Waiter]:
+        """Takes out who cannot wait until then, or is late already."""
+        out, deadlines = [], self.deadlines
+        while deadlines and (deadlines[0][0] < until or deadlines[0][0] <= now):
+            waiter = heappop(deadlines)[2]
+            if waiter.lane is self:
+                out.append(waiter)
+        return out
+
+    def compact(self) -> None:
+        if len(self.places) > 2 * self.count + 64:
+            self.places = [place for place in self.places if place[3].lane is self]
+            heapify(self.places)
+        if len(self.deadlines) > 2 * self.count + 64:
+            self.deadlines = [entry for entry in self.deadlines if entry[2].lane is self]
+            heapify(self.deadlines)
+
+
+Answered = tuple[Waiter, Grant | Wait | Refusal]
+
+
+class Queue:
+    """All who wait. `wake_at`: when to call `serve` next, if nothing changes before (inf: nobody waits)."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._lanes: dict[Hashable, _Lane] = {}
+        self._models: dict[tuple[str, str], int] = {}  # waiters by model and pin
+        self._turns: dict[str, float] = {}  # the last turn that each waiting client has taken a place in
+        self._turn = 0.0  # of the last one served
+        self._serial = 0
+        self.wake_at = inf
+
+    def __len__(self) -> int:
+        return sum(lane.count for lane in self._lanes.values())
+
+    def oldest_since(self) -> float | None:
+        """When the one who waits longest came; None when nobody waits."""
+        return min((p[3].since for lane in self._lanes.values() for p in lane.places if p[3].lane is lane), default=None)
+
+    def position(self, waiter: Waiter) -> int:
+        """How many of its lane go before this one; 0 is next."""
+        lane = waiter.lane
+        if lane is None:
+            return 0
+        alive = [place for place in lane.places if place[3].lane is lane]
+        own = next(place[:3] for place in alive if place[3] is waiter)
+        return sum(place[:3] < own for place in alive)
+
+    def ask(self, request: Request, now: float, *, owner: str = "", detached: bool = False) -> Grant | Wait | Refusal:
+        """An answer at once; those who wait for the same go first."""
+        if self._models.get((request.model, request.pin)):
+            return Wait(now, "", "others wait for this model already")
+        return self._pool.acquire(request, now, owner=owner, detached=detached)
+
+    def join(self, waiter: Waiter) -> None:
+        """Take a place. Call `serve` afterwards."""
+        request = waiter.request
+        key = _key(request)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(key)
+        self._serial += 1
+        waiter.lane = lane
+        heappush(lane.places, (request.batch, self._turn_of(waiter), self._serial, waiter))
+        heappush(lane.deadlines, (waiter.wait_until, self._serial, waiter))
+        lane.count += 1
+        at = (request.model, request.pin)
+        self._models[at] = self._models.get(at, 0) + 1
+
+    def leave(self, waiter: Waiter) -> bool:
+        """Give the place up. False when it was answered, or left, before."""
+        if waiter.lane is None:
+            return False
+        self._take_out(waiter)
+        return True
+
+    def serve(self, now: float) -> list[Answered]:
+        """Give what is free to those who wait, in order, and answer whoever waits in vain."""
+        answered: list[Answered] = []
+        waits: list[tuple[_Lane, Wait]] = []
+        lanes = list(self._lanes.values())
+        while lanes:
+            lane, place = self._next(lanes)
+            if place is None:
+                break
+            waiter = place[3]
+            decision = self._pool.acquire(waiter.request, now, owner=waiter.owner, detached=waiter.detached)
+            if isinstance(decision, Wait):
+                lanes.remove(lane)
+                waits.append((lane, decision))
+                continue
+            if isinstance(decision, Grant):
+                self._turn = max(self._turn, place[1])
+            self._take_out(waiter)
+            answered.append((waiter, decision))
+        self.wake_at = inf
+        for lane, wait in waits:
+            for waiter in lane.hopeless(wait.until, now):
+                self._take_out(waiter)
+                answered.append((waiter, wait))
+            if lane.count:
+                self.wake_at = min(self.wake_at, wait.until)
+        return answered
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _next(lanes: list[_Lane]) -> tuple[_Lane, _Place | None]:
+        """The lane whose first waiter goes before all others."""
+        best, best_place = lanes[0], lanes[0].first()
+        for lane in lanes[1:]:
+            place = lane.first()
+            if place is not None and (best_place is None or place[:3] < best_place[:3]):
+                best, best_place = lane, place
+        return best, best_place
+
+    def _turn_of(self, waiter: Waiter) -> float:
+        if waiter.request.attempt > 1:
+            return 0.0
+        turn = max(self._turn, self._turns.get(waiter.owner, 0.0)) + 1.0
+        self._turns[waiter.owner] = turn
+        return turn
+
+    def _take_out(self, waiter: Waiter) -> None:
+        lane = waiter.lane
+        assert lane is not None
+        waiter.lane = None
+        lane.count -= 1
+        lane.compact()
+        if not lane.count:
+            self._lanes.pop(lane.key, None)
+        at = (waiter.request.model, waiter.request.pin)
+        left = self._models[at] - 1
+        if left:
+            self._models[at] = left
+        else:
+            del self._models[at]
+        if not self._models:  # nobody waits: turns of long ago count for nothing
+            self._turns.clear()
+            self._turn = 0.0
+
+
+def _key(r: Request) -> Hashable:
+    """Everything that choosing looks at, but for the session, which prefers and does not exclude."""
+    return (r.model, r.pin, r.forms, r.method, r.exclude, r.lends, r.min_validity_s, r.allow_paid, r.data)

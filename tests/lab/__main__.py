@@ -1,0 +1,40 @@
+"""`python -m tests.lab`: every trace, every algorithm, one table; from the repository's root.
+
+    --traces NAME…    only these        --only NAME…   only these algorithms
+    --seeds N         default 5         --picture FILE write the table as a picture, too (needs matplotlib)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(_ROOT / "daemon"), str(_ROOT / "client" / "python")]  # the tree, not what is installed
+
+
+def main() -> int:
+    from .run import OURS, makers, scores
+    from .table import misses, table
+    from .traces import BY_NAME
+
+    known = list(makers())
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    parser.add_argument("--traces", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--picture", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    args = parser.parse_args()
+    found = list(scores([BY_NAME[name] for name in args.traces], args.only, args.seeds))
+    print(table(found))
+    if args.picture:
+        from .picture import draw
+
+        draw(found, args.picture)
+    return int(args.check and any(misses(s) for s in found if s.algorithm == OURS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
