@@ -137,7 +137,7 @@ def _add_login(login: argparse.ArgumentParser) -> None:
     login.add_argument("--project", default="", help="the Google Cloud project")
     login.add_argument("--location", default="", help="of a new Vertex account")
     login.add_argument("--login-hint", metavar="EMAIL", default="", help="whom Google should offer first")
-    login.add_argument("--no-browser", action="store_true", help="print the address and take what is pasted")
+    login.add_argument("--no-browser", action="store_true", help="print the address, open no browser")
     _add_client(login)
 
 
@@ -162,11 +162,16 @@ def _add_import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--account", metavar="ID", default="", help="the new account's id, or what ids begin with"
     )
-    sub.add_argument("--backend", choices=BACKENDS)
-    sub.add_argument("--project", default="")
-    sub.add_argument("--location", default="")
     sub.add_argument(
-        "--passphrase-file", metavar="FILE", default="", help="of an archive (default: asked for)"
+        "--backend", choices=BACKENDS, help="of the new accounts (default: what the login is for)"
+    )
+    sub.add_argument("--project", default="", help="of the new accounts")
+    sub.add_argument("--location", default="", help="of new Vertex accounts")
+    sub.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        default="",
+        help="of an archive; - is standard input (default: asked for)",
     )
     _add_client(sub)
 
@@ -178,7 +183,10 @@ def _add_export(sub: argparse.ArgumentParser) -> None:
         "--path", metavar="PATH", default="", help="opencode's auth.json, or the archive to write"
     )
     sub.add_argument(
-        "--passphrase-file", metavar="FILE", default="", help="of the archive (default: asked for)"
+        "--passphrase-file",
+        metavar="FILE",
+        default="",
+        help="of the archive; - is standard input (default: asked for)",
     )
 
 
@@ -203,12 +211,25 @@ def _add_account(account: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--secret-env", metavar="NAME", default="", help="a variable of the daemon's to refer to"
     )
-    add.add_argument("--secret-keyring", metavar="SERVICE/NAME", default="")
+    add.add_argument(
+        "--secret-keyring", metavar="SERVICE/NAME", default="", help="an entry of the keyring to refer to"
+    )
+    add.add_argument(
+        "--secret-systemd-credential",
+        metavar="NAME",
+        default="",
+        help="a credential of the unit's to refer to",
+    )
     add.add_argument("--target", default="", help="the service account to act as (impersonated)")
     add.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="a further key of accounts.toml"
     )
-    add.add_argument("--accept-terms-risk", metavar="WORDING", default="")
+    add.add_argument(
+        "--accept-terms-risk",
+        metavar="WORDING",
+        default="",
+        help="the id of the wording you have read and accept",
+    )
     remove = action("remove", "take an account out of the pool")
     remove.add_argument("account", metavar="ID")
     remove.add_argument(
@@ -221,7 +242,7 @@ def _add_account(account: argparse.ArgumentParser) -> None:
     verify.add_argument("accounts", metavar="ID", nargs="*", help="which accounts (default: all)")
     clear = action("clear-cooldown", "forget cooldowns; a suspended account that is named is tried again")
     clear.add_argument("account", metavar="ID", nargs="?", default="")
-    clear.add_argument("--model", default="")
+    clear.add_argument("--model", default="", help="of this model only")
 
 
 def _version() -> str:

@@ -6,47 +6,46 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gemini_pool import wire
+from gemini_pool import signing_in, wire
 from gemini_pool.commands import open_pool, render, show
 from gemini_pool.errors import PoolError
 
-EXIT_FAILED = 1
+EXIT_FAILED, EXIT_LOGIN = 1, 4
+_WANT_LOGIN = frozenset({"login_required", "client_invalid", "needs_validation"})
 
 
 # ---- login --------------------------------------------------------------------------------------------------------
 
 
 def login(options: argparse.Namespace) -> int:
-    """Begin, bring the person to Google, finish, and say what the account is good for.
-
-    With a browser here the daemon listens for its answer; without one (over SSH, on a server) the address is printed
-    and what the person ends up with is pasted.
-    """
-    listen = not options.no_browser and _has_browser()
+    """Begin, bring the person to Google, finish, and say what the account is good for."""
     params = wire.LoginParams(
         options.account,
         backend=options.backend,
         project=options.project,
         location=options.location,
         login_hint=options.login_hint,
-        listen=listen,
         **_client(options),
     )
     with open_pool(options, waits=True) as pool:
-        started = _consenting(lambda risk: pool.login(_accepting(params, risk)), options.accept_terms_risk)
-        print(f"Open this address in a browser:\n{started.url}", file=sys.stderr, flush=True)
-        if started.port:
-            import webbrowser
+        started = signing_in.consenting(
+            lambda risk: pool.login(_accepting(params, risk)), options.accept_terms_risk
+        )
+        result = signing_in.finish(pool, started, browse=not options.no_browser)
+    show(options, result, lambda: render().logged_in(result))
+    return _exit_code(result.verdict)
 
-            webbrowser.open(started.url)
-        result = pool.login_finish(started.login, "" if started.port else _pasted())
-    show(options, result, lambda: render().verdict(result.verdict))
-    return 0 if result.verdict.ok else EXIT_FAILED
+
+def _exit_code(verdict: wire.AccountVerdict) -> int:
+    if verdict.ok:
+        return 0
+    return EXIT_LOGIN if verdict.state in _WANT_LOGIN else EXIT_FAILED
 
 
 def _client(options: argparse.Namespace) -> dict[str, Any]:
@@ -56,13 +55,13 @@ def _client(options: argparse.Namespace) -> dict[str, Any]:
         import msgspec
 
         try:
-            secrets = msgspec.json.decode(_read(Path(options.client_secrets)))
+            secrets = msgspec.json.decode(_read(options.client_secrets))
         except msgspec.DecodeError as error:
             raise PoolError("bad_request", f"{options.client_secrets} is no JSON: {error}") from None
     return {
         "client_secrets": secrets,
         "use_gemini_cli": options.use_gemini_cli,
-        "gemini_cli": options.gemini_cli,
+        "gemini_cli": _installed(options),
         "accept_terms_risk": options.accept_terms_risk,
     }
 
@@ -73,41 +72,15 @@ def _accepting(params: Any, risk: str) -> Any:
     return msgspec.structs.replace(params, accept_terms_risk=risk)
 
 
-def _consenting(ask: Callable[[str], Any], accepted: str) -> Any:
-    """Do it; where the risk of another program's client must be accepted first, show the wording and ask a person."""
-    try:
-        return ask(accepted)
-    except PoolError as error:
-        details = error.details if isinstance(error.details, dict) else {}
-        if error.code != "blocked_by_terms" or not details.get("wording") or accepted:
-            raise
-        if not _confirmed(str(details["wording"])):
-            hint = f"read it, then: --accept-terms-risk {details.get('accept_terms_risk')}"
-            raise PoolError("blocked_by_terms", error.message, hint=hint, details=details) from None
-        return ask(str(details.get("accept_terms_risk", "")))
-
-
-def _confirmed(wording: str) -> bool:
-    print(wording, file=sys.stderr)
-    if not sys.stdin.isatty():
-        return False
-    print('Type "yes" to accept this, on record, for this account: ', end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() == "yes"
-
-
-def _has_browser() -> bool:
-    """Whether a browser here would be seen by the person: not over SSH, not without a display."""
-    if any(os.environ.get(name) for name in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")):
-        return False
-    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _pasted() -> str:
-    print("Paste the address you end up at, or the code: ", end="", file=sys.stderr, flush=True)
-    pasted = sys.stdin.readline().strip()
-    if not pasted:
-        raise PoolError("login_required", "nothing was pasted", hint="start it again: gemini-pool login ID")
-    return pasted
+def _installed(options: argparse.Namespace) -> str:
+    """The package folder of the Gemini CLI that this shell finds: the daemon's PATH may be another one."""
+    command = shutil.which("gemini")
+    if options.gemini_cli or command is None:
+        return _absolute(options.gemini_cli)
+    for folder in Path(command).resolve().parents:
+        if (folder / "package.json").is_file():
+            return str(folder)
+    return ""
 
 
 # ---- import, export -----------------------------------------------------------------------------------------------
@@ -118,44 +91,88 @@ def import_(options: argparse.Namespace) -> int:
         if options.source == "archive":
             result = pool.import_archive(_archive_to_open(options))
         else:
-            params = wire.ImportParams(
-                options.source,
-                path=_absolute(options.path),
-                home=str(Path.home()),
-                account=options.account,
-                project=options.project,
-                backend=options.backend,
-                location=options.location,
-                **_client(options),
-            )
-            result = pool.import_logins(params)
-            if result.wording and not options.accept_terms_risk and _confirmed(result.wording):
-                result = pool.import_logins(_accepting(params, result.accept_terms_risk))
+            result = _import_logins(options, pool)
     show(options, result, lambda: render().imported(result))
-    return EXIT_FAILED if not result.logins or any(row.result == "refused" for row in result.logins) else 0
+    good = result.logins and all(row.result in ("imported", "known") for row in result.logins)
+    return 0 if good else EXIT_FAILED
+
+
+def _import_logins(options: argparse.Namespace, pool: Any) -> wire.ImportResult:
+    params = wire.ImportParams(
+        options.source,
+        path=_absolute(options.path) or _moved(options.source),
+        home=_home(),
+        account=options.account,
+        project=options.project,
+        backend=options.backend,
+        location=options.location,
+        **_client(options),
+    )
+    given = options.accept_terms_risk
+    result: wire.ImportResult = signing_in.consenting(
+        lambda risk: pool.import_logins(_accepting(params, risk)), given
+    )
+    name = result.accept_terms_risk
+    if name and not given and signing_in.confirmed(result.wording, name):
+        result = pool.import_logins(_accepting(params, name))
+    return result
+
+
+def _home() -> str:
+    """This shell's home folder, where it is not the one that the daemon has, too."""
+    import pwd
+
+    home = str(Path.home())
+    try:
+        return "" if home == pwd.getpwuid(os.getuid()).pw_dir else home
+    except KeyError:  # a user id without a name, as in containers
+        return home
+
+
+def _moved(source: str) -> str:
+    """Where variables of this shell, which the daemon does not know, have put a program's login."""
+    for variable, below in _VARIABLES.get(source, ()):
+        if value := os.environ.get(variable):
+            return _absolute(str(Path(value) / below))
+    return ""
+
+
+_VARIABLES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "adc": (
+        ("GOOGLE_APPLICATION_CREDENTIALS", ""),
+        ("CLOUDSDK_CONFIG", "application_default_credentials.json"),
+    ),
+    "gemini-cli": (("GEMINI_CLI_HOME", ".gemini"),),
+}
 
 
 def export(options: argparse.Namespace) -> int:
     with open_pool(options, waits=True) as pool:
-        if options.target == "opencode":
-            params = wire.ExportOpencodeParams(
-                options.accounts, path=_absolute(options.path), home=str(Path.home())
+        if options.target == "archive":
+            done = _export_archive(options, pool)
+        else:
+            done = pool.export_opencode(
+                wire.ExportOpencodeParams(options.accounts, path=_absolute(options.path), home=_home())
             )
-            done = pool.export_opencode(params)
-            return show(options, done, lambda: f"written: {done.path} ({', '.join(done.accounts)})")
-        return _export_archive(options, pool)
+    return show(options, done, lambda: render().exported(done))
 
 
-def _export_archive(options: argparse.Namespace, pool: Any) -> int:
+def _export_archive(options: argparse.Namespace, pool: Any) -> wire.ExportResult:
     import base64
 
-    path = Path(options.path or "gemini-pool.age")
+    path = Path(_absolute(options.path or "gemini-pool.age"))
+    if path.exists():
+        raise PoolError("bad_request", f"{path} is there already", hint="name another file: --path PATH")
     result = pool.export_archive(wire.ArchiveParams(_passphrase(options, twice=True), options.accounts))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # never over a file that is there
-    with os.fdopen(fd, "wb") as file:
-        file.write(base64.b64decode(result.archive))
-    done = wire.ExportResult(result.accounts, str(path), result.notes)
-    return show(options, done, lambda: f"written: {done.path} ({', '.join(done.accounts)})")
+    try:  # never over a file that is there, nor through a link
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(base64.b64decode(result.archive))
+            file.flush()
+            os.fsync(fd)
+    except OSError as error:
+        raise PoolError("bad_request", f"{path}: {error.strerror}") from None
+    return wire.ExportResult(result.accounts, str(path), result.notes)
 
 
 def _archive_to_open(options: argparse.Namespace) -> wire.UnarchiveParams:
@@ -163,17 +180,30 @@ def _archive_to_open(options: argparse.Namespace) -> wire.UnarchiveParams:
 
     if not options.path:
         raise PoolError("bad_request", "import archive needs the archive's PATH")
-    data = base64.b64encode(_read(Path(options.path))).decode()
+    data = base64.b64encode(_read(options.path)).decode()
     return wire.UnarchiveParams(data, _passphrase(options))
 
 
 def _passphrase(options: argparse.Namespace, *, twice: bool = False) -> str:
     if options.passphrase_file:
-        return _read(Path(options.passphrase_file)).decode().rstrip("\r\n")
-    first = getpass.getpass("Passphrase: ")
-    if twice and getpass.getpass("Once more: ") != first:
+        try:
+            return _read(options.passphrase_file).decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise PoolError("bad_request", f"{options.passphrase_file} is no text") from None
+    if not sys.stdin.isatty():
+        hint = "--passphrase-file FILE (- is standard input)"
+        raise PoolError("bad_request", "nobody is here to be asked for the passphrase", hint=hint)
+    first = _ask_hidden("Passphrase: ")
+    if twice and _ask_hidden("Once more: ") != first:
         raise PoolError("bad_request", "the two passphrases differ")
     return first
+
+
+def _ask_hidden(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise PoolError("bad_request", "nothing was typed") from None
 
 
 # ---- account ------------------------------------------------------------------------------------------------------
@@ -191,23 +221,34 @@ def _list(options: argparse.Namespace) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     reference = _reference(options)
-    text = ""
-    if reference is None and options.credential != "adc":
-        text = sys.stdin.read() if not sys.stdin.isatty() else getpass.getpass("The secret: ")
     params = wire.AccountAddParams(
         options.account,
         options.backend,
         credential=options.credential,
         secret=reference,
-        secret_text=text,
+        secret_text=_secret_text(options) if reference is None else "",
         target=options.target,
         settings=_settings(options.set),
         accept_terms_risk=options.accept_terms_risk,
     )
     with open_pool(options, waits=True) as pool:
-        row = _consenting(lambda risk: pool.add_account(_accepting(params, risk)), options.accept_terms_risk)
+        row = signing_in.consenting(
+            lambda risk: pool.add_account(_accepting(params, risk)), options.accept_terms_risk
+        )
     show(options, row, lambda: render().verdict(row.verdict))
-    return 0 if row.verdict.ok else EXIT_FAILED
+    return _exit_code(row.verdict)
+
+
+def _secret_text(options: argparse.Namespace) -> str:
+    """The secret itself: what standard input brings, or a key that a person types unseen."""
+    if options.credential in ("adc", "impersonated"):
+        return ""  # found by itself
+    if not sys.stdin.isatty():
+        return sys.stdin.read()
+    if options.credential != "api-key":
+        hint = "feed it on standard input (< FILE), or name its place (--secret-file PATH)"
+        raise PoolError("bad_request", f"a credential of type {options.credential} is a file", hint=hint)
+    return _ask_hidden("The API key: ")
 
 
 def _reference(options: argparse.Namespace) -> dict[str, str] | None:
@@ -217,6 +258,7 @@ def _reference(options: argparse.Namespace) -> dict[str, str] | None:
             ("file", options.secret_file),
             ("env", options.secret_env),
             ("keyring", options.secret_keyring),
+            ("systemd-credential", options.secret_systemd_credential),
         )
         if value
     }
@@ -255,7 +297,7 @@ def _switch(options: argparse.Namespace) -> int:
             pool.enable(options.account) if options.action == "enable" else pool.disable(options.account)
         )
     show(options, verdict, lambda: render().verdict(verdict))
-    return 0 if verdict.ok or options.action == "disable" else EXIT_FAILED
+    return 0 if options.action == "disable" else _exit_code(verdict)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -283,12 +325,13 @@ ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
+    """A file that was named; - is standard input."""
     try:
-        return path.read_bytes()
+        return sys.stdin.buffer.read() if path == "-" else Path(path).expanduser().read_bytes()
     except OSError as error:
         raise PoolError("bad_request", f"{path}: {error.strerror}") from None
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
+    return str(Path(path).expanduser().absolute()) if path else ""

@@ -54,7 +54,7 @@ class Renderer:
 
     def accounts(self, accounts: Sequence[wire.AccountInfo]) -> str:
         if not accounts:
-            return "no accounts: add one to accounts.toml"
+            return "no accounts: gemini-pool login ID, gemini-pool account add, or accounts.toml"
         rows = []
         notes = []
         for a in accounts:
@@ -76,12 +76,24 @@ class Renderer:
         if v.licensed is not None:
             lines.append(f"  Code Assist {'serves' if v.licensed else 'does not serve'} this account")
         lines += [f"  {text}" for text in (v.reason if not v.ok else "", *v.notes) if text]
-        lines += [f"  next: {text}" for text in (v.next, v.url) if text]
+        url = v.url if v.url not in v.next else ""
+        lines += [f"  next: {text}" for text in (v.next, url) if text]
         return "\n".join(lines)
+
+    def logged_in(self, r: wire.LoginResult) -> str:
+        """What was kept, and what the account is good for."""
+        what = f"{'added' if r.created else 'logged in again'}{f' as {r.email}' if r.email else ''}"
+        whose = "another program's" if r.client_origin == "foreign" else "your own"
+        return (
+            f"{r.account}: {what}, with {whose} OAuth client; kept in {r.secret}\n{self.verdict(r.verdict)}"
+        )
+
+    def exported(self, r: wire.ExportResult) -> str:
+        return "\n".join([f"written: {r.path} ({', '.join(r.accounts) or 'no account'})", *r.notes])
 
     def verified(self, result: wire.VerifyResult) -> str:
         if not result.accounts:
-            return "no accounts: add one to accounts.toml"
+            return "no accounts: gemini-pool login ID, gemini-pool account add, or accounts.toml"
         rows = [
             (row.verdict.account, row.verdict.backend, self._ink("good" if row.verdict.ok else "bad", row.verdict.state),
              row.call or "-", "-" if row.took_s is None else f"{row.took_s * 1000:.0f} ms",
