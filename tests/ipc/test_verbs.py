@@ -173,6 +173,20 @@ async def test_report_of_an_answer(tmp_path):
         assert MODEL in dump
 
 
+async def test_a_reported_refusal_that_quotes_the_key(tmp_path):
+    """What Google says goes into the reply, `status` and events; the key that it quotes does not."""
+    async with Rpc(tmp_path, "key-a") as rpc:
+        raw = await rpc.connect()
+        lease = (await raw.ask(1, "pool/acquire", model=MODEL))["result"]
+        key = lease["headers"]["x-goog-api-key"]
+        text = f"Consumer 'api_key:{key}' may not use this model"
+        body = {"error": {"code": 403, "message": text, "status": "PERMISSION_DENIED"}}
+        result = await raw.ask(2, "pool/report", lease=lease["lease"], status=403, body=body)
+        status = await raw.ask(3, "pool/status")
+        assert "api_key:***" in str(result)
+        assert key not in f"{result} {status} {rpc.pool.take_rows()}"
+
+
 @pytest.mark.parametrize("as_text", [True, False])
 async def test_report_of_a_refusal_brings_the_next_lease(tmp_path, as_text):
     """A 429 is read by the daemon: its account rests as long as Google said, and the next lease comes with the reply."""

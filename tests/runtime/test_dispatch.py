@@ -356,3 +356,43 @@ async def test_lease_that_ran_out_meanwhile():
             )
         )
         assert (await rig.dispatcher.unary(rig.call())).status == 200
+
+
+@pytest.mark.parametrize("name", ["key-a", "user-a", "robot-a"])
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 429, 500])
+async def test_a_refusal_that_quotes_the_credential(name, status):
+    """Google names the API key of a suspended consumer: no client, no event and no row ever sees it."""
+    async with rig_of(name) as rig:
+        await rig.dispatcher.unary(rig.call())
+        secret = next(iter(rig.tokens.headers_nowait(name).values())).rpartition(" ")[2]
+        text = f"Consumer 'api_key:{secret}' has been suspended."
+        body = {"error": {"code": max(status, 400), "message": text, "status": "PERMISSION_DENIED"}}
+        for method, call in (("generate", rig.call), ("stream", rig.stream_call)):
+            rig.fake.faults.clear()
+            rig.pool.clear_cooldown()
+            rig.fake.faults.add(Fault.status(status, body=body), when=Match(method), times=None)
+            told = ""
+            try:
+                answer = await getattr(rig.dispatcher, "stream" if method == "stream" else "unary")(call())
+                told = answer.body.decode()
+            except PoolError as error:
+                told = f"{error} {error.details} {getattr(error, 'answer', '')}"
+            assert "suspended" in told or status in (403, 404, 429)
+            assert secret not in told
+        assert secret not in f"{rig.events} {rig.pool.take_rows()} {rig.pool.members[name]}"
+
+
+async def test_an_error_event_that_quotes_the_credential():
+    """The same inside a stream that has begun."""
+    async with rig_of("key-a") as rig:
+        secret = rig.fake.world.key("key-a").key
+        body = {
+            "error": {"code": 403, "message": f"Consumer 'api_key:{secret}'", "status": "PERMISSION_DENIED"}
+        }
+        rig.fake.faults.add(Fault.error_event(2, body=body), when=Match("stream"))
+        with pytest.raises(PoolError) as caught:
+            async with await rig.dispatcher.stream(rig.stream_call()) as stream:
+                async for _ in stream:
+                    pass
+        assert "api_key:***" in str(caught.value.details)
+        assert secret not in f"{caught.value} {caught.value.details} {rig.events}"

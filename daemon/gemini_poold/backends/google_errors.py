@@ -18,6 +18,7 @@ from . import durations
 
 _DEPTH = 10  # how deep errors are found packed into the text of others
 _SHOWN = 300
+_SHORTEST_SECRET = 8  # what is shorter would be found in places where it means something else
 
 WORDS: Mapping[str, int] = {
     "INVALID_ARGUMENT": 400,
@@ -165,6 +166,16 @@ def plain(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
         word = next((w for w, code in WORDS.items() if code == status), "UNKNOWN")
         error = {"code": status, "message": found.message or f"HTTP {status}", "status": word}
     return msgspec.json.encode({"error": error})
+
+
+def without(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """`body` without the credential that was sent in `headers`: Google quotes an API key in some refusals, and what it
+    says goes on to clients, `status` and the disk."""
+    for value in headers.values():
+        secret = value.rpartition(" ")[2].encode()
+        if len(secret) >= _SHORTEST_SECRET and secret in body:
+            body = body.replace(secret, b"***")
+    return body
 
 
 def window_of(text: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from gemini_pool import wire
 from gemini_pool.errors import PoolError
 
+from ..backends import google_errors
 from ..core import model as core
 from ..core.model import Grant, Kind, Outcome, Request, Scope, Settled, Usage, Wait
 from ..core.state import UnknownLease
@@ -219,7 +220,7 @@ def outcome_of(s: Services, lease: core.Lease, p: wire.ReportParams) -> Outcome:
     return s.backends[member.account.backend].classify(
         p.status,
         {name.lower(): value for name, value in p.headers.items()},
-        _body_bytes(p.body),
+        google_errors.without(_body_bytes(p.body), s.tokens.headers_nowait(lease.account_id) or {}),
         model=lease.request.model,
         now=s.clock.now(),
         account=member.account,

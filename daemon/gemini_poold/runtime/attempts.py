@@ -78,8 +78,8 @@ class Attempts:
     """The life of one call. `lease` is None whenever none is held."""
 
     __slots__ = (
-        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "emptied", "first_byte_s", "generation", "lease",
-        "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
+        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "credential", "emptied", "first_byte_s",
+        "generation", "lease", "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
     )  # fmt: skip
 
     def __init__(self, call: Call, broker: Broker, clock: Clock) -> None:
@@ -94,6 +94,7 @@ class Attempts:
         self.wait_s = 0.0
         self.sent_at = 0.0  # monotonic
         self.first_byte_s: float | None = None
+        self.credential: Mapping[str, str] = _NO_HEADERS  # the header fields that were sent
         self.generation = 0  # of the token that was sent
         self.renewed = False  # this lease's token was renewed after a 401
         self.cleaned = False  # the history was cleaned after Google called a signature corrupted
@@ -123,6 +124,10 @@ class Attempts:
         """For the debug file, where somebody asked for one."""
         if BODIES.isEnabledFor(logging.DEBUG):
             tell_body(what, f"{self.account.id} {self.call.model} {self.call.method}", body)
+
+    def without_credential(self, body: bytes) -> bytes:
+        """What Google says in a refusal, safe to be told."""
+        return google_errors.without(body, self.credential)
 
     def now(self) -> float:
         return self._clock.now()

@@ -174,6 +174,7 @@ class Dispatcher:
             if token is None:
                 return None
         run.generation = self._tokens.generation(run.account.id)
+        run.credential = token
         headers = run.backend.headers(run.account, project=project)
         headers.update(token)
         return _with_client_headers(headers, run.call.headers) if run.call.headers else headers
@@ -181,7 +182,7 @@ class Dispatcher:
     async def _refused(self, run: Attempts, response: Response) -> None:
         """Read a refusal and act on it. Returns when another attempt is worth it (the lease may still be held)."""
         try:
-            body = await response.read(MAX_ERROR)
+            body = run.without_credential(await response.read(MAX_ERROR))
         except BaseException:
             response.close()
             raise
@@ -222,10 +223,10 @@ class Dispatcher:
             run.fail(backend.classify_failure(failure))
             return None
         except ValueError:
-            run.fail(broken("the answer is no JSON"), body=body[:2_000])
+            run.fail(broken("the answer is no JSON"), body=run.without_credential(body[:2_000]))
             return None
         if reading.error:
-            now = self._clock.now()
+            now, body = self._clock.now(), run.without_credential(body)
             outcome = backend.classify_event(body, model=call.model, now=now, account=run.account)
             run.fail(outcome or broken("an error in the answer"), headers=response.headers, body=body)
             return None

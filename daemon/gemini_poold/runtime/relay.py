@@ -186,6 +186,7 @@ class Stream:
         except ValueError:
             raise _Failed(broken("an event of the stream is no JSON"), b"") from None
         if reading.error:
+            payload = run.without_credential(payload)
             outcome = run.backend.classify_event(
                 payload, model=run.call.model, now=run.now(), account=run.account
             )
