@@ -76,7 +76,7 @@ def test_old_reasons_are_not_shown() -> None:
         (Outcome(Kind.ACCOUNT, state=AccountState.UNLICENSED, reason="r"), "unlicensed", "licence"),
         (Outcome(Kind.UNAUTHENTICATED, reason="r"), "ready", "gemini-pool login work"),
         (Outcome(Kind.TRANSIENT, reason="r"), "ready", "account verify work"),
-        (Outcome(Kind.CLIENT, reason="r"), "ready", "doctor"),
+        (Outcome(Kind.CLIENT, reason="r"), "ready", "journalctl"),
     ],
 )
 def test_what_a_real_call_said(outcome: Outcome, state: str, words: str) -> None:

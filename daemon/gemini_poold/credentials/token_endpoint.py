@@ -68,7 +68,7 @@ def token_answer(
             Failure.TRANSIENT,
             f"account {account}: the token endpoint's answer holds no token",
             account=account,
-            hint="a captive portal or proxy may stand in between: gemini-pool doctor",
+            hint="a captive portal or proxy may stand in between: check [endpoints] and [network]",
         )
     return answer
 

@@ -150,7 +150,10 @@ def refused(verdict: wire.AccountVerdict, outcome: Outcome) -> wire.AccountVerdi
     return verdict
 
 
-_PASSING = {Kind.UNAUTHENTICATED: "gemini-pool login {0}", Kind.CLIENT: "gemini-pool doctor"}
+_PASSING = {
+    Kind.UNAUTHENTICATED: "gemini-pool login {0}",
+    Kind.CLIENT: "see why: journalctl --user -u gemini-pool",
+}
 
 
 def _licensed(backend: Backend, state: S) -> bool | None:

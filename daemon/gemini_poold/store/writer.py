@@ -159,7 +159,7 @@ def unusable(name: str, error: sqlite3.Error) -> StateUnusable:
         "SQLITE_CANTOPEN": "is its folder still there?",
         "SQLITE_BUSY": f"another program holds it: fuser {name}",
     }
-    hint = next((hint for prefix, hint in hints.items() if code.startswith(prefix)), "gemini-pool doctor")
+    hint = next((hint for prefix, hint in hints.items() if code.startswith(prefix)), "look at its disk")
     return StateUnusable(f"{name} cannot be written: {error}", hint=hint, retryable=True)
 
 
