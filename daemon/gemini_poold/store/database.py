@@ -133,7 +133,7 @@ class Store:
 
     @property
     def error(self) -> StateUnusable | None:
-        """Why the last commit failed; None when it did not. For `status`, the watchdog and the doctor."""
+        """Why the last commit failed; None when it did not. For `status` and the watchdog."""
         if self._writer.error is None and not self._writer.alive:
             return StateUnusable(f"{self.path} is closed")
         return self._writer.error
