@@ -18,7 +18,7 @@ log = logging.getLogger("gemini_pool.network")
 _LINK, _IPV4_ADDRESS, _IPV4_ROUTE, _IPV6_ADDRESS, _IPV6_ROUTE = 0x1, 0x10, 0x40, 0x100, 0x400
 GROUPS = _LINK | _IPV4_ADDRESS | _IPV4_ROUTE | _IPV6_ADDRESS | _IPV6_ROUTE
 SETTLE_S = 0.5  # addresses and routes come one after the other
-GAP_S = 5.0  # containers coming and going tell a lot
+GAP_S = 1.0  # containers coming and going tell a lot
 
 
 def open_netlink() -> socket.socket | None:

@@ -338,6 +338,7 @@ class TokenKeeper:
 
         `stepped_s`: the wall clock was set by so much. A token's real age does not change with it.
         """
+        self._failing = 0  # of another time and place
         for login in self._logins.values():
             if stepped_s and login.token is not None and not isinf(login.token.expires_at):
                 old = login.token
