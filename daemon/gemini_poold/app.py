@@ -341,8 +341,11 @@ class Daemon:
         self._lifecycle.replan()
 
     def _ailing(self) -> str:
-        """What no longer moves, for the watchdog. A full disk is told in `status`; a restart would not mend it."""
-        return ""
+        """What no longer moves, for the watchdog. A full disk is told in `status`; a restart would not mend it.
+
+        The loop moves if this is called at all, and a task that fails (the renewer) ends the daemon by itself.
+        """
+        return "" if self._store is None or self._store.alive else "the store's thread has ended"
 
     async def _tell_status(self) -> None:
         before = ""

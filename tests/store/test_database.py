@@ -321,7 +321,8 @@ async def test_one_bad_row_does_not_hold_up_the_others(
 async def test_a_closed_store_takes_nothing(path: Path) -> None:
     """Saving after the end is an error for who waits, and nothing for who does not."""
     async with opened(path) as store:
-        pass
+        assert store.alive
+    assert not store.alive
     store.save_nowait([account()])
     with pytest.raises(StateUnusable, match="closed"):
         await store.save([account()])

@@ -138,6 +138,11 @@ class Store:
             return StateUnusable(f"{self.path} is closed")
         return self._writer.error
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that writes still runs; a failing disk does not end it."""
+        return self._writer.alive
+
     async def close(self) -> None:
         """Commit what is left and close the file. Later saves fail."""
         await asyncio.to_thread(self._writer.close)
