@@ -371,7 +371,15 @@ class Daemon:
         return self._state
 
     async def _apply_config(self, new: Config) -> bool:
-        """Put a new configuration in force, as far as a running daemon can; whether credentials must be made anew."""
+        """Put a new configuration in force, as far as a running daemon can; whether credentials must be made anew.
+
+        Raises ConfigInvalid before anything has changed: a local key that cannot be read would lock everybody out.
+        """
+        local_keys = await self._local_keys(new)
+        if local_keys.problems:
+            wrong = [ConfigInvalid(p.message, key="gateway", hint=p.hint) for p in local_keys.problems]
+            raise ConfigInvalid(wrong[0].problem, key="gateway", hint=wrong[0].hint, others=wrong[1:])
+        sealing = self._sealing_key(new)
         old, self._config = self._config, new
         log_module.set_level(new.log.level)
         if old.log.debug_file != new.log.debug_file:
@@ -381,9 +389,9 @@ class Daemon:
         if old.selection != new.selection:
             self._broker.pool.reselect(strategy=new.selection.strategy, allow_paid=new.selection.allow_paid)
         if old.secrets != new.secrets:
-            self._sealer.use(self._sealing_key(new))
+            self._sealer.use(sealing)
         if self._gateway is not None:
-            self._gateway.configure(Settings.of(new), await self._local_keys(new))
+            self._gateway.configure(Settings.of(new), local_keys)
         if (old.endpoints, old.network, old.refresh) == (new.endpoints, new.network, new.refresh):
             return False
         self._need_transport().set_proxy(new.network.proxy)

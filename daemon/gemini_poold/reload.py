@@ -29,6 +29,7 @@ from .store import Saved, Store
 
 log = logging.getLogger("gemini_pool.reload")
 
+# Raises ConfigInvalid when it cannot be put in force; then nothing has changed.
 ApplyConfig = Callable[[Config], Awaitable[bool]]
 
 
@@ -111,18 +112,21 @@ class Reloader:
     async def _watch(self) -> None:
         async for changed in watch(self._watched, asyncio.Event(), known=self._seen):
             log.info("%s changed", ", ".join(str(path) for path in sorted(changed)))
-            await self._reload_and_tell()
+            await self._reload_and_tell(told=False)
 
-    async def _reload_and_tell(self) -> None:
+    async def _reload_and_tell(self, *, told: bool = True) -> None:
         try:
-            await self.reload()
+            await self.reload(told=told)
         except PoolError as error:  # the disk: told in the log and by `pool/status`, the daemon goes on
             log.error("reload: %s", error.message)
 
-    async def reload(self) -> wire.ReloadResult:
-        """Read both files and put what is good in force; durable when this returns. Raises PoolError for the disk."""
+    async def reload(self, *, told: bool = True) -> wire.ReloadResult:
+        """Read both files and put what is good in force; durable when this returns. Raises PoolError for the disk.
+
+        `told`: a person asked for it, so that the gateway's keys are read again even where no file of ours changed.
+        """
         async with self._lock:
-            config_changed, restart_needed, anew = await self._reload_config()
+            config_changed, restart_needed, anew = await self._reload_config(told=told)
             changes = await self._reload_accounts(refresh_all=anew)
         result = wire.ReloadResult(
             added=list(changes.added),
@@ -136,18 +140,16 @@ class Reloader:
         self._tell(result)
         return result
 
-    async def _reload_config(self) -> tuple[list[str], list[str], bool]:
+    async def _reload_config(self, *, told: bool) -> tuple[list[str], list[str], bool]:
         try:
             new = config_module.load(self._where.config_file)
+            difference = config_module.diff(self._config, new)
+            anew = await self._apply_config(new) if difference.changed or told else False
         except ConfigInvalid as error:
             self._note(self._where.config_file, error)
             return [], [], False
         self._errors.pop(self._where.config_file, None)
-        difference = config_module.diff(self._config, new)
-        if not difference.changed:
-            return [], [], False
         self._config = new
-        anew = await self._apply_config(new)
         return list(difference.changed), list(difference.restart), anew
 
     async def _reload_accounts(self, *, refresh_all: bool) -> Changes:

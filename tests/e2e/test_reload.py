@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,6 +147,56 @@ def test_settings_are_reloaded_or_say_that_they_need_a_restart(daemon: DaemonPro
         (error,) = pool.status().config_errors
         assert "stratagem" in error.message
         assert error.line == text.count("\n") + 2
+
+
+def answer_to(url: str, key: str) -> int:
+    request = urllib.request.Request(f"{url}/v1beta/models", headers={"x-goog-api-key": key})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_local_key_that_cannot_be_read_locks_nobody_out(daemon: DaemonProcess) -> None:
+    """The old configuration stays whole, with the key that clients have; `status` says why; the mended one counts."""
+    text, url = daemon.config_file.read_text(encoding="utf-8"), daemon.url
+    other = text.replace("[gateway]", '[gateway]\nkey = { file = "secrets/other" }')
+    other += '[selection]\nstrategy = "round-robin"\n'
+    with daemon.pool() as pool:
+        reloads(pool, lambda: replaced(daemon.config_file, other))
+        (error,) = pool.status().config_errors
+        assert error.file == str(daemon.config_file)
+        assert "secrets/other" in error.message
+        assert pool.explain("gemini-2.5-flash").strategy == "adaptive"
+        assert answer_to(url, daemon.key) == 200
+
+        daemon.write_secret("other", "fake-key-other")
+        assert {"gateway.key", "selection.strategy"} <= set(pool.reload().config_changed)
+        assert not pool.status().config_errors
+        assert pool.explain("gemini-2.5-flash").strategy == "round-robin"
+        assert (answer_to(url, daemon.key), answer_to(url, "fake-key-other")) == (401, 200)
+
+
+def test_a_new_local_key_counts_after_a_reload(daemon: DaemonProcess) -> None:
+    """Who replaces the key's file and reloads has shut the old key out, though no setting changed."""
+    url, old = daemon.url, daemon.key
+    (daemon.state_dir / "gateway.key").write_text("fake-key-new", encoding="utf-8")
+    with daemon.pool() as pool:
+        pool.reload()
+    assert (answer_to(url, old), answer_to(url, "fake-key-new")) == (401, 200)
+
+
+def test_a_local_key_that_is_missing_at_start_is_told(daemon: DaemonProcess) -> None:
+    """The daemon serves its socket all the same, and `status` says what is wrong with the gateway."""
+    daemon.stop()
+    text = daemon.config_file.read_text(encoding="utf-8")
+    daemon.config_file.write_text(text.replace("[gateway]", '[gateway]\nkey = { env = "NOT_SET" }'))
+    daemon.start()
+    with daemon.pool() as pool:
+        assert "NOT_SET" in pool.info().gateway_error
+        assert pool.generate("gemini-2.5-flash", PROMPT)
 
 
 def test_an_edit_disturbs_nobody(daemon: DaemonProcess, fake: FakeGoogle) -> None:

@@ -42,13 +42,13 @@ class _Door:
 
 
 class Gateway:
-    """`url` is the loopback address ("" when off or taken), `socket` the Unix one's path, `error` what is amiss."""
+    """`url` is the loopback address ("" when off or taken), `socket` the Unix one's path."""
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.url = ""
         self.socket = ""
-        self.error = ""
+        self._closed_doors = ""  # addresses that cannot be had
         self._doors: list[_Door] = []
         self._file: tuple[Path, tuple[int, int] | None] | None = None
         self._draining = False
@@ -68,9 +68,14 @@ class Gateway:
             await self._open_tcp(listen, tcp),
             await self._open_unix(socket_path, unix),
         ]
-        self.error = "; ".join(filter(None, errors))
+        self._closed_doors = "; ".join(filter(None, errors))
         if self.error:
             log.warning("gateway: %s", self.error)
+
+    @property
+    def error(self) -> str:
+        """What is amiss, "" when nothing is: addresses that cannot be had, keys that cannot be read."""
+        return "; ".join(filter(None, (self._closed_doors, *map(str, self.services.keys.problems))))
 
     def configure(self, settings: Settings, keys: LocalKeys) -> None:
         """A reload: requests from now on see the new settings."""

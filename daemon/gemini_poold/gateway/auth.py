@@ -73,8 +73,11 @@ SOCKET_CLIENT = LocalClient("socket")
 class LocalKeys:
     """The keys that open the loopback port."""
 
-    def __init__(self, keys: Iterable[tuple[LocalClient, str]] = ()) -> None:
-        """`keys`: clients with their key's text. An empty key opens nothing."""
+    def __init__(
+        self, keys: Iterable[tuple[LocalClient, str]] = (), *, problems: Iterable[PoolError] = ()
+    ) -> None:
+        """`keys`: clients with their key's text. An empty key opens nothing. `problems`: keys that cannot be read."""
+        self.problems = tuple(problems)
         self._digests = [(_digest(key), client) for client, key in keys if key]
 
     def client_of(self, presented: str | None) -> LocalClient:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,14 +11,16 @@ from ..errors import PoolError
 from ..files import atomic_write, ensure_private_dir
 from .auth import LocalClient, LocalKeys, new_key
 
-log = logging.getLogger("gemini_pool.gateway")
-
 DEFAULT_CLIENT = "default"
 
 
 async def load(gateway: Gateway, *, state_dir: Path, environ: Mapping[str, str]) -> LocalKeys:
-    """Every client with its key. A key that cannot be read opens nothing, which the log says with the remedy."""
-    _make_default(gateway.key, state_dir)
+    """Every client with its key. A key that cannot be read opens nothing, and is one of the `problems`."""
+    problems: list[PoolError] = []
+    try:
+        _make_default(gateway.key, state_dir)
+    except PoolError as error:
+        problems.append(error)
     wanted = [(LocalClient(DEFAULT_CLIENT), gateway.key)]
     wanted += [(LocalClient(c.name, c.rpm, c.models), c.key) for c in gateway.clients]
     keys: list[tuple[LocalClient, str]] = []
@@ -29,10 +30,10 @@ async def load(gateway: Gateway, *, state_dir: Path, environ: Mapping[str, str])
                 ref, account=f"gateway key of {client.name}", environ=environ, state_dir=state_dir
             )
         except PoolError as error:
-            log.error("%s%s", error.message, f" ({error.hint})" if error.hint else "")
+            problems.append(error)
             continue
         keys.append((client, secret.reveal()))
-    return LocalKeys(keys)
+    return LocalKeys(keys, problems=problems)
 
 
 def _make_default(ref: SecretRef, state_dir: Path) -> None:
