@@ -313,6 +313,52 @@ async def test_the_end():
             await stopping
 
 
+async def test_the_end_of_the_grace(caplog):
+    """What still runs is answered `shutting_down`; a begun stream is broken off after the error, never merely cut."""
+    caplog.set_level(logging.INFO, "gemini_pool.gateway")
+    never = asyncio.Event()
+    stream = ScriptedStream([b"data: 1\n\n", never])
+    async with gateway_site(ScriptedDispatcher(lambda _: never.wait(), stream)) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        head = f"POST /v1beta/models/m:streamGenerateContent?alt=sse&key={KEY} HTTP/1.1\r\n"
+        writer.write(f"{head}Host: 127.0.0.1:{site.port}\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+        await reader.readuntil(b"data: 1\n\n")
+        plain = asyncio.ensure_future(site.post(PLAIN))
+        while len(site.dispatcher.calls) < 2:
+            await asyncio.sleep(0)
+        await site.gateway.stop(0.0)
+        refused = await plain
+        assert refused.status == 503
+        assert "SHUTTING_DOWN" in await refused.text()
+        rest = await reader.read()
+        assert b'{"error":{"code":503' in rest
+        assert not rest.endswith(b"0\r\n\r\n")
+        writer.close()
+        assert stream.closed
+    assert [r.code for r in caplog.records if hasattr(r, "code")] == ["shutting_down", "shutting_down"]
+
+
+async def test_whoever_waits_at_the_end_is_told_at_once():
+    """A request that only waits for an account does not hold up the stop; one that is being answered does."""
+    gate = asyncio.Event()
+
+    async def wait(call):
+        call.waiting = call.model == "waits"
+        await gate.wait()
+        return answered()
+
+    async with gateway_site(ScriptedDispatcher(wait)) as site:
+        waits = asyncio.ensure_future(site.post("/v1beta/models/waits:generateContent"))
+        runs = asyncio.ensure_future(site.post("/v1beta/models/runs:generateContent"))
+        while len(site.dispatcher.calls) < 2:
+            await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(site.gateway.stop(60.0))
+        assert (await waits).status == 503
+        gate.set()
+        assert (await runs).status == 200
+        await stopping
+
+
 async def test_one_line_a_request(caplog):
     """Client, account, model and outcome as fields; never a prompt, an answer or a key."""
     caplog.set_level(logging.INFO, "gemini_pool.gateway")

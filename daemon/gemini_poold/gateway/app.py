@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,11 @@ from .services import Services, Settings
 
 log = logging.getLogger("gemini_pool.gateway")
 
+LAST_WORDS_S = 0.5  # what a request that was cancelled by the end has for saying so
 KEEP_ALIVE_S = 75.0  # longer than clients keep an idle connection, so that they close it and not we
+
+
+_LOG_HINT = "the daemon's log says more: `journalctl --user -u gemini-pool`"
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class Gateway:
         self._doors: list[_Door] = []
         self._file: tuple[Path, tuple[int, int] | None] | None = None
         self._draining = False
+        self._handling: dict[asyncio.Task[object], Exchange] = {}
 
     # ---- life -----------------------------------------------------------------------------------------------
 
@@ -97,14 +102,24 @@ class Gateway:
             self._file = None
 
     async def stop(self, grace_s: float) -> None:
-        """Let what is under way finish for `grace_s` seconds, then cancel it."""
+        """Let what is under way finish for `grace_s` seconds, then cancel it. Whoever only waits for an account is
+        answered `shutting_down` at once, the others after the grace; a stream that has begun is broken off."""
         self.close_listeners()
         servers = [door.server for door in self._doors if door.server is not None]
         self._doors.clear()
         for server in servers:
             server.pre_shutdown()  # idle connections go at once
-        # aiohttp takes 0 for "without end".
-        await asyncio.gather(*(server.shutdown(max(grace_s, 0.01)) for server in servers))
+        self._end([task for task, exchange in self._handling.items() if exchange.waiting])
+        if self._handling and grace_s > 0:
+            await asyncio.wait(self._handling, timeout=grace_s)
+        self._end(list(self._handling))
+        # aiohttp takes the time twice: for handlers to end, and for their connections.
+        await asyncio.gather(*(server.shutdown(LAST_WORDS_S) for server in servers))
+
+    def _end(self, tasks: Iterable[asyncio.Task[object]]) -> None:
+        for task in tasks:
+            self._handling[task].ended_by_us = True
+            task.cancel()
 
     async def _open_tcp(self, listen: tuple[str, int] | None, given: Sequence[socket.socket]) -> str:
         try:
@@ -154,11 +169,16 @@ class Gateway:
         if found.target.method == "streamGenerateContent" and not _wants_sse(request.query_string):
             exchange.shape = Shape.GOOGLE_ARRAY
         services.meter.in_flight += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._handling[task] = exchange
         try:
             return await self._answer(door, found, exchange)
         except PoolError as error:
             return relay.of_error(exchange, error)
         except asyncio.CancelledError:
+            if exchange.ended_by_us:
+                return await _told(exchange, PoolError("shutting_down", "the daemon is stopping"))
             exchange.outcome = "cancelled"
             raise
         except ConnectionError:  # the client went away while its body was read
@@ -166,10 +186,12 @@ class Gateway:
             return web.Response(status=499)
         except web.RequestPayloadError:
             return relay.of_error(exchange, PoolError("bad_request", "the body's transfer coding is broken"))
-        except Exception as error:  # noqa: BLE001  the edge of the request's task
-            return await self._failed(exchange, error)
+        except Exception as error:  # the edge of the request's task
+            log.error("gateway: a request failed inside: %s", type(error).__name__, exc_info=error)
+            return await _told(exchange, PoolError("internal", "gemini-pool failed inside", hint=_LOG_HINT))
         finally:
             services.meter.in_flight -= 1
+            del self._handling[task]
             _finish(exchange)
 
     async def _answer(self, door: _Door, found: Route, exchange: Exchange) -> web.StreamResponse:
@@ -201,17 +223,13 @@ class Gateway:
             raise PoolError("forbidden", "the socket serves processes of its own user only")
         return SOCKET_CLIENT
 
-    async def _failed(self, exchange: Exchange, error: Exception) -> web.StreamResponse:
-        log.error("gateway: a request failed inside: %s", type(error).__name__, exc_info=error)
-        told = PoolError(
-            "internal",
-            "gemini-pool failed inside",
-            hint="the daemon's log says more: `journalctl --user -u gemini-pool`",
-        )
-        if exchange.begun is None:
-            return relay.of_error(exchange, told)
-        await relay.break_off(exchange, exchange.begun, told)
-        return exchange.begun
+
+async def _told(exchange: Exchange, error: PoolError) -> web.StreamResponse:
+    """The end of a request that failed on our side: an error, or a broken stream where one has begun."""
+    if exchange.begun is None:
+        return relay.of_error(exchange, error)
+    await relay.break_off(exchange, exchange.begun, error)
+    return exchange.begun
 
 
 def _wants_sse(query: str) -> bool:
@@ -227,6 +245,8 @@ def _preflight(exchange: Exchange) -> web.StreamResponse:
 def _finish(exchange: Exchange) -> None:
     """Count the request and tell it in one line. Never a prompt, an answer or a key."""
     services, target = exchange.services, exchange.target
+    if exchange.outcome == "cancelled":
+        exchange.note_attempts()
     took_s = services.clock.monotonic() - exchange.started_at
     services.meter.count(
         target.surface or "other",

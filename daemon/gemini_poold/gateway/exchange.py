@@ -60,6 +60,7 @@ class Exchange:
         "bytes_out",
         "call_made",
         "client",
+        "ended_by_us",
         "finish",
         "model",
         "name",
@@ -98,6 +99,17 @@ class Exchange:
         self.call_made: Call | None = None
         self.origin = ""  # an allowed web page's: its browser wants to be told
         self.begun: web.StreamResponse | None = None  # a stream whose head went out
+        self.ended_by_us = False  # cancelled because the daemon stops, not because the client went away
+
+    @property
+    def waiting(self) -> bool:
+        """Nothing is sent for it: it waits for an account."""
+        return self.call_made is not None and self.call_made.waiting
+
+    def note_attempts(self) -> None:
+        """What the call knows about its way so far, however it ended."""
+        if (call := self.call_made) is not None:
+            self.attempts, self.wait_s = call.attempts, call.wait_s
 
     async def read_body(self) -> bytes:
         """The whole body, or `body_too_large`: before a byte of it is read where the length is told."""

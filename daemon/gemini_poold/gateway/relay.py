@@ -144,8 +144,7 @@ def of_error(exchange: Exchange, error: PoolError) -> web.Response:
     exchange.bytes_out = len(rendered.body)
     if error.account and not exchange.account:
         exchange.account = error.account
-    if (call := exchange.call_made) is not None:
-        exchange.attempts, exchange.wait_s = call.attempts, call.wait_s
+    exchange.note_attempts()
     headers = _headers(exchange, JSON)
     headers.update(rendered.headers)
     return web.Response(body=rendered.body, status=rendered.status, headers=headers)

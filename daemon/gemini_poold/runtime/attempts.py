@@ -35,7 +35,8 @@ class Call:
     `wait_until`: Unix, the deadline for being given an account (generating is not counted). `owner`: whose leases
     these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
 
-    `attempts` and `wait_s` (for an account) are kept up to date while the call runs, so that an error's answer has them.
+    `attempts`, `wait_s` (for an account) and `waiting` (for one, now) are kept up to date while the call runs, so that an
+    error's answer has them.
     """
 
     surface: str
@@ -49,6 +50,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     attempts: int = 0
     wait_s: float = 0.0
+    waiting: bool = False
 
 
 @dataclass(slots=True)
@@ -105,6 +107,7 @@ class Attempts:
     async def acquire(self, backends: Mapping[core.Backend, Backend]) -> None:
         """Take a lease, waiting for it within the call's deadline. Raises PoolError."""
         began = self._clock.monotonic()
+        self.call.waiting = True
         try:
             grant = await self._broker.acquire(
                 self.request, owner=self.call.owner, wait_until=self.call.wait_until
@@ -113,7 +116,7 @@ class Attempts:
             raise self._better(error) from None
         finally:
             self.wait_s += self._clock.monotonic() - began
-            self.call.wait_s = self.wait_s
+            self.call.wait_s, self.call.waiting = self.wait_s, False
         self.lease = grant.lease
         self.account = grant.account
         self.backend = backends[grant.account.backend]
