@@ -1,7 +1,7 @@
 """`python -m tests.lab`: every trace, every algorithm, one table; from the repository's root.
 
-    --traces NAME…    only these        --only NAME…   only these algorithms
-    --seeds N         default 5         --picture FILE write the table as a picture, too (needs matplotlib)
+--traces NAME…    only these        --only NAME…   only these algorithms
+--seeds N         default 5         --picture FILE write the table as a picture, too (needs matplotlib)
 """
 
 from __future__ import annotations

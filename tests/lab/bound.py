@@ -27,7 +27,11 @@ class _Bucket:
     def __init__(self, trace: Trace, key: Key, quotas: tuple[Quota, ...]) -> None:
         self.counts = [Count(q, trace.start_at) for q in quotas]
         self.dead_from = trace.start_at + key.dead_from_s
-        self.ill = (trace.start_at + key.fault_from_s, trace.start_at + key.fault_until_s) if key.fault >= 1 else None
+        self.ill = (
+            (trace.start_at + key.fault_from_s, trace.start_at + key.fault_until_s)
+            if key.fault >= 1
+            else None
+        )
 
     def free_at(self, now: float) -> float:
         """When one more request (or token) fits."""

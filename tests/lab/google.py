@@ -35,13 +35,14 @@ class Hints(StrEnum):
 class Quota:
     """At most `limit` in a window. `what`: rpm, tpm or rpd (its window is the Pacific day, whatever `window_s`).
 
-    `fixed`: windows begin at multiples of `window_s` plus `phase_s`, counted from the trace's start; else they roll.
+    `kind`: "rolling"; "fixed", windows begin at multiples of `window_s` plus `phase_s`, counted from the trace's start;
+    "opened", a window begins with the first request after the last one's end (as measured for Code Assist's days).
     """
 
     limit: int
     what: str = "rpm"
     window_s: float = 60.0
-    fixed: bool = False
+    kind: str = "rolling"
     phase_s: float = 0.0
 
     @property
@@ -105,9 +106,9 @@ class Count:
 
     def _roll(self, now: float) -> None:
         q = self.quota
-        if q.what == "rpd" or q.fixed:
+        if q.what == "rpd" or q.kind != "rolling":
             if now >= self.ends_at:
-                self.ends_at, self.used = self.end_of_window(now), 0
+                self.ends_at, self.used = (inf if q.kind == "opened" else self.end_of_window(now)), 0
             return
         while self.recent and self.recent[0][0] <= now - q.window_s + _GRAIN_S:
             self.used -= self.recent.popleft()[1]
@@ -116,8 +117,8 @@ class Count:
         q = self.quota
         if q.what == "rpd":
             return next_midnight(now)
-        if not q.fixed:
-            return inf
+        if q.kind != "fixed":
+            return self.ends_at or inf
         zero = self.began_at + q.phase_s
         return zero + (floor((now - zero) / q.window_s + 1e-9) + 1) * q.window_s
 
@@ -125,7 +126,9 @@ class Count:
         """When `amount` more fits; `now` when it does."""
         self._roll(now)
         over = self.used + amount - self.quota.limit
-        if over <= 0 or (self.quota.tokens and not self.used):  # a giant request goes when nothing else is there
+        if over <= 0 or (
+            self.quota.tokens and not self.used
+        ):  # a giant request goes when nothing else is there
             return now
         if self.ends_at:
             return self.ends_at
@@ -138,7 +141,9 @@ class Count:
     def take(self, now: float, amount: int) -> None:
         self._roll(now)
         self.used += amount
-        if not self.ends_at:
+        if self.ends_at == inf:
+            self.ends_at = now + self.quota.window_s
+        elif not self.ends_at:
             self.recent.append((now, amount))
 
 

@@ -84,7 +84,9 @@ def _affinity(ledger: Ledger) -> tuple[int, int]:
 def _jain(trace: Trace, ledger: Ledger) -> float:
     """Over the buckets that could serve at all."""
     served = Counter(account for _, account, _ in ledger.served)
-    limit = {b: sum(q.limit / q.window_s for q in given if not q.tokens) for (b, _), given in trace.quotas.items()}
+    limit = {
+        b: sum(q.limit / q.window_s for q in given if not q.tokens) for (b, _), given in trace.quotas.items()
+    }
     shares: Counter[str] = Counter()
     for key in trace.keys:
         if key.dead_from_s > 0 and key.fault < 1:

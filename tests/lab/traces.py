@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from gemini_poold.core.pacific import next_midnight
@@ -149,7 +149,9 @@ def keys(count: int) -> tuple[Key, ...]:
     return tuple(Key(f"k{n}") for n in range(count))
 
 
-def alike(pool: tuple[Key, ...], *quotas: Quota, models: tuple[str, ...] = (FLASH,)) -> dict[tuple[str, str], tuple[Quota, ...]]:
+def alike(
+    pool: tuple[Key, ...], *quotas: Quota, models: tuple[str, ...] = (FLASH,)
+) -> dict[tuple[str, str], tuple[Quota, ...]]:
     return {(k.bucket, m): quotas for k in pool for m in models}
 
 
@@ -162,23 +164,21 @@ _BAD = (
 )  # fmt: skip
 _SHARED = tuple(Key(f"k{n}", project=f"p{n // 2}") for n in range(6))
 _MIDNIGHT = next_midnight(START_AT)
-_MODELS = {
-    (k.bucket, m): (Quota(limit),) for k in FOUR for m, limit in ((FLASH, 60), (PRO, 15), (LITE, 120))
-}
+_MODELS = {(k.bucket, m): (Quota(limit),) for k in FOUR for m, limit in ((FLASH, 60), (PRO, 15), (LITE, 120))}
 
 
 def _phased(count: int, limit: int, seconds: float = 60.0) -> dict[tuple[str, str], tuple[Quota, ...]]:
     shares = (0.13, 0.42, 0.68, 0.91)
     return {
-        (f"k{n}", FLASH): (Quota(limit, window_s=seconds, fixed=True, phase_s=seconds * shares[n % 4]),)
+        (f"k{n}", FLASH): (Quota(limit, window_s=seconds, kind="fixed", phase_s=seconds * shares[n % 4]),)
         for n in range(count)
     }
 
 
 CALIBRATION = Trace(
-    "calibration", FOUR, alike(FOUR, Quota(20, window_s=10.0, fixed=True)), steady(1.2), "told",
+    "calibration", FOUR, alike(FOUR, Quota(20, window_s=10.0, kind="opened")), steady(1.2), "told",
     duration_s=60.0, patience_s=12.0, hints=Hints.TIME,
-    text="four accounts of 20 requests per 10 s window, 1.2x for 60 s, 12 s deadline; a refusal tells when the window ends",
+    text="four accounts of 20 requests per 10 s window (opened by its first request), 1.2x for 60 s, 12 s deadline; a time is told",
 )  # fmt: skip
 
 ALL: tuple[Trace, ...] = (
@@ -207,7 +207,7 @@ ALL: tuple[Trace, ...] = (
         outages=(Outage(FLASH, 100.0, 130.0, "9s"), Outage(FLASH, 300.0, 330.0)),
         text="the model is full for 30 s twice, once with RetryInfo 9 s and once without any",
     ),
-    Trace("bursts", FOUR, alike(FOUR, RPM60), bursts(20, 6.0), "told", text="20 agents at once about every 6 s (0.83x)"),
+    Trace("bursts", FOUR, alike(FOUR, RPM60), bursts(20, 4.5), "told", text="20 agents at once about every 4.5 s (1.1x)"),
     Trace("models", FOUR, _MODELS, steady(1.2, FLASH, PRO, LITE), "told", text="three models of 60, 15 and 120 a minute, 1.2x each"),
     Trace(
         "tokens", FOUR, alike(FOUR, Quota(250_000, "tpm"), Quota(1_000)), sized(1.2), "told", by_tokens=True,

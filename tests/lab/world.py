@@ -31,7 +31,9 @@ class Ledger:
     first_refusals: int = 0  # the first of each bucket and model, counted apart
     faults: int = 0
     told_sends: int = 0  # sent to a bucket and model before the instant that Google had told for it
-    served: list[tuple[Ask, str, float]] = field(default_factory=list)  # ask, account, accepted attempt sent at
+    served: list[tuple[Ask, str, float]] = field(
+        default_factory=list
+    )  # ask, account, accepted attempt sent at
 
 
 class World:
@@ -104,6 +106,10 @@ class World:
             except StopIteration:
                 return
             value = yield wanted
-            if self.now > ask.deadline + 1e-6 and value is not OK and not getattr(algorithm, "finishes", False):
+            if (
+                self.now > ask.deadline + 1e-6
+                and value is not OK
+                and not getattr(algorithm, "finishes", False)
+            ):
                 process.close()
                 return

@@ -90,7 +90,10 @@ class Queue:
 
     def oldest_since(self) -> float | None:
         """When the one who waits longest came; None when nobody waits."""
-        return min((p[3].since for lane in self._lanes.values() for p in lane.places if p[3].lane is lane), default=None)
+        return min(
+            (p[3].since for lane in self._lanes.values() for p in lane.places if p[3].lane is lane),
+            default=None,
+        )
 
     def position(self, waiter: Waiter) -> int:
         """How many of its lane go before this one; 0 is next."""
@@ -101,7 +104,9 @@ class Queue:
         own = next(place[:3] for place in alive if place[3] is waiter)
         return sum(place[:3] < own for place in alive)
 
-    def ask(self, request: Request, now: float, *, owner: str = "", detached: bool = False) -> Grant | Wait | Refusal:
+    def ask(
+        self, request: Request, now: float, *, owner: str = "", detached: bool = False
+    ) -> Grant | Wait | Refusal:
         """An answer at once; those who wait for the same go first."""
         if self._models.get((request.model, request.pin)):
             return Wait(now, "", "others wait for this model already")

@@ -57,7 +57,10 @@ class PowerOfTwo(Peer):
             free = list(self.keys)
         if not free:
             return ""
-        for kept in (self.sessions.get(ask.session), self.last[0] if self.now - self.last[1] < 60.0 else None):
+        for kept in (
+            self.sessions.get(ask.session),
+            self.last[0] if self.now - self.last[1] < 60.0 else None,
+        ):
             if kept in free:
                 return kept
         free.sort(key=lambda k: (self.used(k, ask.model), -self.health[k]))

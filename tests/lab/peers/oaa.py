@@ -77,7 +77,11 @@ class Hybrid(Peer):
             self.health[key] -= 20.0
             recent = self.failed[key] = [t for t in self.failed[key] if t > self.now - 120.0] + [self.now]
             capacity = answer.kind == "capacity"
-            self.rest(key, model, 45.0 + self.rng.uniform(-15.0, 15.0) if capacity else 30.0 if len(recent) >= 5 else 20.0)
+            self.rest(
+                key,
+                model,
+                45.0 + self.rng.uniform(-15.0, 15.0) if capacity else 30.0 if len(recent) >= 5 else 20.0,
+            )
             yield 1.0
 
     def _limit_s(self, key: str, answer: Answer) -> float:
@@ -90,7 +94,11 @@ class Hybrid(Peer):
 
     def _pick(self, model: str) -> str | None:
         free = self.free(model)
-        good = [k for k in free if self.used(k, model) < 0.9 and self._health(k) >= 50.0 and self._tokens(k) >= 1.0]
+        good = [
+            k
+            for k in free
+            if self.used(k, model) < 0.9 and self._health(k) >= 50.0 and self._tokens(k) >= 1.0
+        ]
         if not good:
             if self.current not in free:
                 if not free:

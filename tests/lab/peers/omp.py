@@ -46,4 +46,6 @@ class RequiredDrain(Peer):
         if kept in free:
             return kept
         hours = max(next_midnight(self.now) - self.now, SHORTEST_S) / 3_600.0
-        return min(free, key=lambda k: (self.used(k, ask.model) >= 0.85, -(1.0 - self.used(k, ask.model)) / hours))
+        return min(
+            free, key=lambda k: (self.used(k, ask.model) >= 0.85, -(1.0 - self.used(k, ask.model)) / hours)
+        )
