@@ -138,6 +138,40 @@ async def test_cancelled_waiting_leaves_the_queue(tmp_path):
         assert rpc.broker.waiting == 0
 
 
+async def test_a_model_without_a_url_takes_no_lease(tmp_path):
+    """A name that could mean something inside a URL is refused, and nothing stays reserved for it."""
+    async with Rpc(tmp_path, "key-a") as rpc:
+        raw = await rpc.connect()
+        for model in ("a/../b", "", "a//b"):
+            error = (await raw.ask(1, "pool/acquire", model=model, detach=True))["error"]
+            assert error["data"]["code"] == "unknown_model"
+        assert len(rpc.pool.leases) == 0
+        assert rpc.pool.members["key-a"].in_flight == 0
+
+
+async def test_cancelled_while_a_token_is_fetched(tmp_path, monkeypatch):
+    """The token ended between the choice and the answer: cancelling at once, or in the middle, loses no lease."""
+    async with Rpc(tmp_path, "key-a") as rpc:
+        raw = await rpc.connect()
+        monkeypatch.setattr(rpc.tokens, "headers_nowait", lambda account_id: None)
+        asked, never = asyncio.Event(), asyncio.Event()
+
+        async def renew(account_id, *_):
+            asked.set()
+            await never.wait()
+
+        monkeypatch.setattr(rpc.tokens, "renew", renew)
+        cancel = {"method": "$/cancelRequest", "params": {"id": 1}}
+        raw.send(raw.request(1, "pool/acquire", model=MODEL), cancel)
+        assert (await raw.reply(1))["error"]["code"] == -32800
+        assert len(rpc.pool.leases) == 0
+        raw.send(raw.request(1, "pool/acquire", model=MODEL))
+        await asked.wait()
+        raw.send(cancel)
+        assert (await raw.reply(1))["error"]["code"] == -32800
+        assert len(rpc.pool.leases) == 0
+
+
 # ---- report -------------------------------------------------------------------------------------------------------
 
 

@@ -51,8 +51,11 @@ def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Corou
             request = request._replace(exclude=request.exclude.union(p.exclude))
     decision = s.broker.acquire_nowait(request, owner=c.owner, detached=p.detach)
     if type(decision) is Grant:
-        lease = lease_of(s, decision)
-        return _with_token(s, decision) if lease is None else lease
+        if (lease := _handed(s, decision)) is not None:
+            return lease
+        # Back with it: a task that is cancelled before its first step could not give it back.
+        s.broker.release(decision.lease.id)
+        request = request._replace(attempt=request.attempt + 1)
     return _wait_lease(s, c, request, deadline, detached=p.detach)
 
 
@@ -64,7 +67,16 @@ async def _wait_lease(
     except PoolError:
         s.requests.end(request.id)
         raise
-    return lease_of(s, grant) or await _with_token(s, grant)
+    return _handed(s, grant) or await _with_token(s, grant)
+
+
+def _handed(s: Services, grant: Grant) -> wire.Lease | None:
+    """`lease_of`, and the lease is free again when there is no URL for what the client wants."""
+    try:
+        return lease_of(s, grant)
+    except BaseException:
+        s.broker.release(grant.lease.id)
+        raise
 
 
 async def _with_token(s: Services, grant: Grant) -> wire.Lease:
@@ -104,7 +116,8 @@ def model_of(s: Services, name: str) -> str:
 
 
 def lease_of(s: Services, grant: Grant) -> wire.Lease | None:
-    """A grant as the client gets it: where to send and with which headers. None when the token is not there."""
+    """A grant as the client gets it: where to send and with which headers. None when the token is not there.
+    Raises PoolError for a model that has no URL."""
     lease, account = grant.lease, grant.account
     credential = s.tokens.headers_nowait(account.id)
     if credential is None:
@@ -158,7 +171,7 @@ async def _next(s: Services, c: Caller, settled: Settled, *, detached: bool) -> 
     match decision:
         case Grant():
             s.requests.put(request, deadline)
-            lease = lease_of(s, decision) or await _with_token(s, decision)
+            lease = _handed(s, decision) or await _with_token(s, decision)
             return wire.ReportResult("retry", settled.reason, lease, None)
         case Wait() if decision.until <= deadline:
             s.requests.put(request, deadline)
