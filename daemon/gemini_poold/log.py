@@ -45,6 +45,7 @@ _SECRETS = re.compile(
       | \b1//[\w-]{10,}
       | \b4(?:/|%2F)[\w-]{10,}
       | \bGOCSPX-[\w-]+
+      | \bgp-[\w-]{32,}
       | \beyJ[\w-]{10,}\.[\w-]+\.[\w-]*
       | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
@@ -55,7 +56,7 @@ _SECRETS = re.compile(
 # which would be a tenth of the cost of a small request.
 _NEEDLES = (
     *("bearer", "basic", "key", "_token", "client_secret", "assertion"),
-    *("ya29.", "aiza", "aq.", "1//", "4/", "4%2f", "gocspx-", "eyj", "-----begin"),
+    *("ya29.", "aiza", "aq.", "1//", "4/", "4%2f", "gocspx-", "gp-", "eyj", "-----begin"),
 )
 
 

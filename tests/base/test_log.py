@@ -39,6 +39,7 @@ def record(message: str, *args: object, level: int = logging.WARNING, **fields: 
         ("Authorization: Bearer fake.token-1 sent", "Authorization: Bearer *** sent"),
         ("GET /v1beta/models?key=fake-key-1&alt=sse", "GET /v1beta/models?key=***&alt=sse"),
         ("x%3Fkey%3Dfake-key-1", "x%3Fkey%3D***"),
+        ("the local key gp-" + "fake_" * 6 + "-1 was sent", "the local key *** was sent"),
         ("access ya" + "29.A0fake_x-1/2== end", "access *** end"),
         ("key AI" + "zaFakeFakeFakeFake_-1 end", "key *** end"),
         ("key A" + "Q.FakeFakeFake_-1 end", "key *** end"),

@@ -359,6 +359,33 @@ async def test_whoever_waits_at_the_end_is_told_at_once():
         await stopping
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"GET / HTTP/1.1\r\nx-goog-api-key: {KEY}\x01\r\n\r\n",
+        f"GET / HTTP/1.1\r\nx-goog-api-key : {KEY}\r\n\r\n",
+        f"GET / HTTP/1.1\r\nx-goog-api-key: {KEY * 1000}\r\n\r\n",
+        f"{KEY} / HTTP/1.1\r\n\r\n",
+        f"POST {PLAIN}?key={KEY} HTTP/1.1\r\nHost: localhost:%d\r\nTransfer-Encoding: chunked\r\n\r\na-prompt\r\n",
+        f"POST {PLAIN}?key={KEY} HTTP/1.1\r\nHost: localhost:%d\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\na-prompt\r\n",
+        f"POST {PLAIN}?key={KEY} HTTP/1.1\r\nHost: localhost:%d\r\nContent-Encoding: gzip\r\nContent-Length: 8\r\n\r\na-prompt",
+    ],
+)
+async def test_what_is_no_http_is_not_quoted(request_, caplog):
+    """The log has a line for it at most at level info, without a key or a body of the request."""
+    caplog.set_level(logging.DEBUG)
+    async with gateway_site() as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write((request_.replace("%d", str(site.port))).encode())
+        assert b" 400 " in await reader.readline()
+        await reader.read()
+        writer.close()
+    assert caplog.text
+    assert KEY not in caplog.text
+    assert "a-prompt" not in caplog.text
+    assert max(record.levelno for record in caplog.records) <= logging.INFO
+
+
 async def test_one_line_a_request(caplog):
     """Client, account, model and outcome as fields; never a prompt, an answer or a key."""
     caplog.set_level(logging.INFO, "gemini_pool.gateway")

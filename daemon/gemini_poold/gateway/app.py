@@ -151,6 +151,7 @@ class Gateway:
             partial(self._handle, door),
             handler_cancellation=True,
             access_log=None,
+            logger=listeners.http_log(),
             keepalive_timeout=KEEP_ALIVE_S,
         )
         door.listener = await listeners.serve(sock, door.server)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import stat
@@ -120,3 +121,24 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def http_log() -> logging.Logger:
+    """For aiohttp's own words on requests that are no HTTP: which kind of error, from whom, and nothing that was sent.
+
+    Its tracebacks quote header lines and bodies that it could not read: keys and prompts. Anybody on this machine may
+    send nonsense, so that it is no error of ours either.
+    """
+    logger = logging.getLogger("gemini_pool.gateway.http")
+    if not logger.filters:
+        logger.addFilter(_without_what_was_sent)
+    return logger
+
+
+def _without_what_was_sent(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    record.msg, record.args = f"{record.getMessage()}: {kind.__name__ if kind else 'closed'}", ()
+    record.exc_info = record.exc_text = record.stack_info = None
+    record.levelno = min(record.levelno, logging.INFO)
+    record.levelname = logging.getLevelName(record.levelno)
+    return logging.getLogger(record.name).isEnabledFor(record.levelno)
