@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -397,48 +395,6 @@ async def test_over_http_passing_failures(tmp_path, fault):
         assert error.retry_after_s == (7 if fault.name == "status 429" else None)
         await credential.renew(0.0)
         assert read_secret(path)["refresh_token"] != login["refresh_token"]
-
-
-SCRIPT = """
-import asyncio, sys
-from pathlib import Path
-from gemini_poold.clock import SystemClock
-from gemini_poold.config import Endpoints, Network, SecretRef
-from gemini_poold.accounts.schema import AccountEntry, Credential
-from gemini_poold.core.model import Backend
-from gemini_poold.credentials.base import Context
-from gemini_poold.credentials.registry import build
-from gemini_poold.transport import AiohttpTransport
-
-async def main():
-    transport = AiohttpTransport(Network(), environ={})
-    ctx = Context(transport, Endpoints(oauth_token=sys.argv[1]), SystemClock(), Path(sys.argv[2]), {})
-    secret = SecretRef(file="secrets/work.json")
-    entry = AccountEntry(id="work", backend=Backend.CODE_ASSIST, credential=Credential(type="oauth", secret=secret))
-    print((await build(entry, ctx).renew(0.0)).value.reveal())
-    await transport.aclose()
-
-asyncio.run(main())
-"""
-
-
-async def test_over_http_real_processes_do_one_refresh(tmp_path):
-    """Four processes at once, a slow endpoint, a rotating login: one token call, one token, a living login."""
-    world, login = world_with(rotates=True)
-    path = write_secret(tmp_path / "secrets" / NAME, login)
-    async with served(tmp_path, world) as (fake, _):
-        fake.faults.add(Fault.delay(0.5), when=Match(kind="token"))
-        environ = {"PYTHONPATH": ":".join(item for item in sys.path if item)}
-        arguments = (sys.executable, "-c", SCRIPT, f"{fake.url}/token", str(tmp_path))
-        processes = [
-            await asyncio.create_subprocess_exec(*arguments, env=environ, stdout=subprocess.PIPE)
-            for _ in range(4)
-        ]
-        outputs = [(await process.communicate())[0] for process in processes]
-        assert len(set(outputs)) == 1
-        assert outputs[0].strip()
-        assert fake.record.count("token") == 1
-        assert world.grants[read_secret(path)["refresh_token"]].trouble == ""
 
 
 # ---- what a login's age tells ---------------------------------------------------------------------------------------

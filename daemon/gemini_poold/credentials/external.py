@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ..transport import Fetched
@@ -31,6 +31,7 @@ from .credential_file import read_json, rebased
 from .impersonated import LIFETIME_S, life_until
 from .secret_ref import Source, unreadable
 from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s, server_now
+from .token_share import share_of
 
 THREADS = 4
 
@@ -69,10 +70,19 @@ class External(Bearer):
         async with self._lock:
             data = await self._source.read()
             self.digest = digest_of(data)
-            loop = asyncio.get_running_loop()
-            issued_at = self._ctx.clock.now()
-            request = LoopRequest(loop, self._caller)
-            return await loop.run_in_executor(_threads(), self._refresh, data, request, issued_at)
+            return await share_of(self._ctx, self.identity).token(
+                self._ctx,
+                self._account,
+                grant=self.digest,
+                identity=self.identity,
+                make=partial(self._ask, data),
+            )
+
+    async def _ask(self, data: bytes) -> Token:
+        loop = asyncio.get_running_loop()
+        issued_at = self._ctx.clock.now()
+        request = LoopRequest(loop, self._caller)
+        return await loop.run_in_executor(_threads(), self._refresh, data, request, issued_at)
 
     def fingerprint_nowait(self) -> str:
         return self._source.fingerprint_nowait()

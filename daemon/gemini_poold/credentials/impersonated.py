@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from .base import (
 from .credential_file import read_json
 from .secret_ref import InlineSource, Source, unreadable
 from .token_endpoint import TRANSIENT_STATUSES, parse, retry_after_s, server_now
+from .token_share import share_of
 
 FILE_TYPE = "impersonated_service_account"
 LIFETIME_S = 3600  # asked for
@@ -91,6 +93,28 @@ class Impersonated(Bearer):
 
     async def renew(self, now: float) -> Token:
         inner = await self._load()
+        return await share_of(self._ctx, self.identity).token(
+            self._ctx,
+            self._account,
+            grant=self._grant,
+            identity=self.identity,
+            make=partial(self._buy, inner, now),
+        )
+
+    @property
+    def _grant(self) -> str:
+        """Names what is asked for and by whom. A source that rotates is the same one (its content is not)."""
+        return digest_of("\0".join((self._inner_target, *self._delegates, self._inner_of_login())).encode())
+
+    def _inner_of_login(self) -> str:
+        try:
+            info = msgspec.json.decode(self._inner_of)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return ""
+        named = info.get("source_credentials", info) if isinstance(info, dict) else {}
+        return "\0".join(str(named.get(name, "")) for name in ("client_id", "client_email", "private_key_id"))
+
+    async def _buy(self, inner: Credential, now: float) -> Token:
         token = await self._source_token(inner, now)
         issued_at = self._ctx.clock.now()
         reply = await self._ask(inner, token)

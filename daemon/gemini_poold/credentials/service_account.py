@@ -11,6 +11,7 @@ API as a bare 401 instead of by the token endpoint in words; and not every API t
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from .base import Bearer, Caller, Context, Secret, Token, digest_of, identity
 from .credential_file import read_json, require
 from .secret_ref import Source, unreadable
 from .token_endpoint import FORM, blames_clock, parse, read_token, server_now
+from .token_share import share_of
 
 AUDIENCE = "https://oauth2.googleapis.com/token"  # what Google wants in `aud`, wherever the POST really goes
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -69,6 +71,16 @@ class ServiceAccount(Bearer):
             claims = {"sub": info["client_email"], "aud": self._api}
             own = self._signed(data, info, issued_at, claims)
             return Token(Secret(own), issued_at, issued_at + ASSERTION_LIFE_S)
+        return await share_of(self._ctx, self.identity).token(
+            self._ctx,
+            self._account,
+            grant=self.digest,
+            identity=self.identity,
+            make=partial(self._ask, data, info),
+        )
+
+    async def _ask(self, data: bytes, info: dict[str, str]) -> Token:
+        issued_at = self._ctx.clock.now()
         answer = await self._exchange(data, info, issued_at + self._behind_s)
         behind_s = server_now(answer.headers, issued_at) - issued_at
         refused = answer.status == 400 and blames_clock(parse(answer.body).text)

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from .. import files
 from ..clock import Clock
 from ..core import refresh
 from ..errors import FileRefused
-from .base import CredentialError, Failure, Secret, Token
+from .base import Context, CredentialError, Failure, Secret, Token, digest_of
 from .sealer import Sealer
 from .secret_ref import FileSource
 
@@ -99,6 +99,22 @@ class TokenShare:
         except CredentialError as error:
             log.warning("cannot keep an access token: %s", error.message)
 
+    async def token(
+        self, ctx: Context, account: str, *, grant: str, identity: str, make: Callable[[], Awaitable[Token]]
+    ) -> Token:
+        """The shared token of `grant`, unless `identity` had it already; else the one that `make` gets, for everybody.
+        Raises what `make` raises."""
+        ends = ctx.endpoints
+        grant = digest_of(f"{grant} {ends.oauth_token} {ends.sts} {ends.iam_credentials}".encode())
+        async with self.locked(account):
+            found = self.read(grant, not_=ctx.memory.handed_out.get(identity)) if ctx.share_tokens else None
+            if found is None:
+                found = await make()
+                if ctx.share_tokens:
+                    await self.write(grant, found)
+        ctx.memory.handed_out[identity] = found
+        return found
+
     async def _wait_flock(self, fd: int, account: str) -> None:
         deadline = self._clock.monotonic() + LOCK_TIMEOUT_S
         while True:
@@ -113,3 +129,8 @@ class TokenShare:
                         Failure.TRANSIENT, f"account {account}: {problem}", account=account, hint=hint
                     ) from None
                 await self._clock.sleep(LOCK_POLL_S)
+
+
+def share_of(ctx: Context, identity: str) -> TokenShare:
+    """The lock and token of a credential that has no refresh token to rotate."""
+    return TokenShare(ctx.state_dir, identity, ctx.clock, lead_s=ctx.lead_s, sealer=ctx.sealer)
