@@ -117,6 +117,25 @@ def test_other_models_do_not_wait_behind() -> None:
     run_virtual(main())
 
 
+def test_who_cannot_wait_is_served_beside_those_who_want_another_account() -> None:
+    """A queue of requests that only one account may serve keeps no other account from a request without patience."""
+
+    async def main() -> None:
+        broker = broker_of("a", "b")
+        only_a = {"exclude": frozenset({"b"})}
+        await refuse(broker, 50, **only_a)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(broker.acquire(ask(**only_a), wait_until=START_AT + 100))
+            await asyncio.sleep(0)
+            assert (await broker.acquire(ask(), wait_until=START_AT - 0.001)).account.id == "b"
+            with pytest.raises(PoolError) as caught:
+                await broker.acquire(ask(**only_a), wait_until=START_AT - 0.001)
+            assert (caught.value.account, caught.value.retry_at) == ("a", START_AT + 50)
+            assert not waiting.done()
+
+    run_virtual(main())
+
+
 def test_a_change_wakes_the_queue() -> None:
     """A person's clearing, or a token that came, serves whoever waits without delay."""
 

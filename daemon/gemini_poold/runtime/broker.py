@@ -76,7 +76,8 @@ class Broker:
                 return decision
             case Refusal():
                 raise refused(decision)
-        if decision.until > wait_until:
+        # Nobody is named where the queue alone stands before it: it takes its place, and is served or refused in order.
+        if decision.account_id and decision.until > wait_until:
             raise cooling_down(request, decision)
         return await self._wait(Waiter(request, owner, wait_until, self._clock.now(), detached))
 
