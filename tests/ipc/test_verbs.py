@@ -221,6 +221,20 @@ async def test_a_reported_refusal_that_quotes_the_key(tmp_path):
         assert key not in f"{result} {status} {rpc.pool.take_rows()}"
 
 
+@pytest.mark.parametrize(
+    ("status", "next_"), [(200, "done"), (429, "retry"), (401, "retry"), (503, "retry"), (400, "give-up")]
+)
+async def test_a_report_on_a_removed_account(tmp_path, status, next_):
+    """An account that left the pool meanwhile: what it refused may be tried with those that are left."""
+    async with Rpc(tmp_path) as rpc:
+        raw = await rpc.connect()
+        lease = (await raw.ask(1, "pool/acquire", model=MODEL))["result"]
+        rpc.configure(*[m.account for m in rpc.pool.members.values() if m.id != lease["account"]])
+        result = (await raw.ask(2, "pool/report", lease=lease["lease"], status=status, body={}))["result"]
+        assert result["next"] == next_
+        assert (result["lease"] is not None) == (next_ == "retry")
+
+
 @pytest.mark.parametrize("as_text", [True, False])
 async def test_report_of_a_refusal_brings_the_next_lease(tmp_path, as_text):
     """A 429 is read by the daemon: its account rests as long as Google said, and the next lease comes with the reply."""

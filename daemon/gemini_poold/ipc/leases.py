@@ -31,6 +31,7 @@ _WIRE: dict[core.Backend, tuple[wire.Backend, wire.Form]] = {
     core.Backend.CODE_ASSIST: ("code-assist", "ca"),
     core.Backend.VERTEX: ("vertex", "vx"),
 }
+_OF_THE_ACCOUNT = frozenset({401, 403, 408, 429})  # refusals that another account may not meet
 _DONE = frozenset({Kind.OK, Kind.CANCELLED})
 
 
@@ -224,10 +225,8 @@ def outcome_of(s: Services, lease: core.Lease, p: wire.ReportParams) -> Outcome:
     if p.status is None:
         return _outcome_without_answer(p)
     member = s.broker.pool.members.get(lease.account_id)
-    if member is None:  # removed from the accounts while its request ran
-        return Outcome(
-            Kind.OK if p.status < 400 else Kind.CANCELLED, reason="the account is gone", status=p.status
-        )
+    if member is None:
+        return _outcome_of_a_removed_account(p.status)
     if p.status < 400 and p.error:
         return _outcome_without_answer(p)
     return s.backends[member.account.backend].classify(
@@ -238,6 +237,16 @@ def outcome_of(s: Services, lease: core.Lease, p: wire.ReportParams) -> Outcome:
         now=s.clock.now(),
         account=member.account,
     )
+
+
+def _outcome_of_a_removed_account(status: int) -> Outcome:
+    """The account left the pool while its request ran: nobody reads its refusals, others may serve the request."""
+    reason = "the account is gone"
+    if status < 400:
+        return Outcome(Kind.OK, reason=reason, status=status)
+    if status in _OF_THE_ACCOUNT or status >= 500:
+        return Outcome(Kind.TRANSIENT, Scope.NONE, rotate=True, reason=reason, status=status)
+    return Outcome(Kind.CLIENT, reason=reason, status=status)
 
 
 def _outcome_without_answer(p: wire.ReportParams) -> Outcome:
