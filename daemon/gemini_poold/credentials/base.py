@@ -245,7 +245,7 @@ class Context:
     endpoints: Endpoints
     clock: Clock
     state_dir: Path
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)  # secrets may be in it
     lead_s: float = 600.0
     share_tokens: bool = True
     memory: Memory = field(default_factory=Memory)

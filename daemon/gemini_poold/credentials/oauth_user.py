@@ -19,7 +19,7 @@ import asyncio
 import base64
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -56,7 +56,7 @@ TYPES = ("authorized_user", WORKFORCE)
 class _Rotated:
     """A refresh token that is not in its place yet (or never will be), and the content that it supersedes."""
 
-    content: bytes
+    content: bytes = field(repr=False)
     refresh_token: Secret
     token: Token
 

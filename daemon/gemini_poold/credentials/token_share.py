@@ -40,6 +40,9 @@ class _Saved(msgspec.Struct):
     issued_at: float
     expires_at: float
 
+    def __repr__(self) -> str:
+        return "_Saved(***)"
+
 
 class TokenShare:
     """The lock and the shared token of one login (`key`: the credential's identity)."""
