@@ -9,7 +9,7 @@ import pytest
 from tests.ipc.harness import MODEL, Rpc
 
 from gemini_poold.config import Config, Models, Selection
-from gemini_poold.core.model import Account, Backend, Cost, Data, Kind, Outcome, Scope
+from gemini_poold.core.model import Account, AccountState, Backend, Cost, Data, Kind, Outcome, Scope
 from gemini_poold.fake import Fault, replies
 
 BODY = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
@@ -398,6 +398,21 @@ async def test_tokens(tmp_path):
         assert (await raw.ask(8, "pool/token"))["result"]["account"] == "other"
         status = (await raw.ask(9, "pool/status"))["result"]
         assert status["counters"]["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [(AccountState.BLOCKED_BY_TERMS, "blocked_by_terms"), (AccountState.LOGIN_REQUIRED, "login_required")],
+)
+async def test_a_token_of_a_held_account(tmp_path, state, code):
+    """Who asks for it hears what keeps the account, with the remedy."""
+    async with Rpc(tmp_path, Account("held", Backend.CODE_ASSIST, credential="oauth")) as rpc:
+        raw = await rpc.connect()
+        rpc.tokens.set_accounts({})
+        rpc.pool.refuse("held", state, rpc.clock.now(), reason="because", hint="do this")
+        error = (await raw.ask(1, "pool/token", account="held"))["error"]
+        assert (error["data"]["code"], error["data"]["hint"]) == (code, "do this")
+        assert "because" in error["message"]
 
 
 # ---- looking and managing -----------------------------------------------------------------------------------------

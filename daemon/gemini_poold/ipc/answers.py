@@ -153,7 +153,16 @@ def _named(s: Services, account_id: str) -> core.Account:
     member = s.broker.pool.members.get(account_id)
     if member is None:
         raise PoolError("not_found", f"there is no account {account_id!r}", hint="gemini-pool account list")
+    if member.state in HELD and s.tokens.token_nowait(account_id, s.clock.now()) is None:
+        raise _held(member)
     return member.account
+
+
+def _held(member: Member) -> PoolError:
+    """What keeps this account from having a token, until a person mends it."""
+    code = ERROR_WORD.get(member.state, "overloaded")
+    text = f"account {member.id}: {member.reason or member.shown_state.value}"
+    return PoolError(code, text, hint=member.hint or "gemini-pool status", account=member.id)
 
 
 def _chosen(s: Services, p: wire.TokenParams) -> core.Account:
@@ -193,10 +202,7 @@ def _nobody(s: Services, p: wire.TokenParams, fitting: Sequence[Member], now: fl
         )  # fmt: skip
     waiting = [m for m in fitting if m.state not in HELD and not m.paused]
     if not waiting:
-        first = fitting[0]
-        code = ERROR_WORD.get(first.state, "overloaded")
-        text = f"account {first.id}: {first.reason or first.shown_state.value}"
-        return PoolError(code, text, hint=first.hint or "gemini-pool status", account=first.id)
+        return _held(fitting[0])
     blocked = s.broker.pool.chooser.blocked_until
     ends = [
         (blocked(m, p.model, now) if p.model and m.may_serve(now) else max(m.expected_at, now), m.id)
