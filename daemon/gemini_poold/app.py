@@ -32,7 +32,7 @@ from . import log as log_module
 from .backends.code_assist import CodeAssist
 from .clock import Clock, SteadyClock, SystemClock
 from .config import Config
-from .core.model import Backend
+from .core.model import AccountState, Backend
 from .core.quota import Quotas
 from .core.state import Pool
 from .credentials.base import Context
@@ -66,6 +66,7 @@ log = logging.getLogger("gemini_pool")
 
 DRAIN_S = 12.0  # the unit's TimeoutStopSec is 15 s
 STATUS_S = 15.0
+COMING = frozenset({AccountState.STARTING, AccountState.OFFLINE})
 
 
 def main() -> int:
@@ -361,7 +362,9 @@ class Daemon:
             if line != before:
                 self._notifier.status(line)
                 before = line
-            await self._clock.sleep(STATUS_S if ready == len(members) else 1.0)
+            # While accounts are on their way the line is worth a look each second; then nothing wakes an idle daemon.
+            coming = any(member.state in COMING and member.account.enabled for member in members)
+            await self._clock.sleep(1.0 if coming else STATUS_S)
 
     # ---- what the parts ask ----------------------------------------------------------------------------------
 
