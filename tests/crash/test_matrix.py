@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from tests.crash.scenes import SCENES
-from tests.crash.tracing import can_trace
 
 ROOT = Path(__file__).parents[2]
 PATHS = (ROOT, ROOT / "daemon", ROOT / "client" / "python")
@@ -27,20 +26,34 @@ def table():
     print("\n" + "\n".join(ROWS))
 
 
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Forking and tracing is done in processes of their own: this one has threads by the time that tests run."""
+    return subprocess.run(
+        [sys.executable, *arguments], env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS)), **environ},
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tracing() -> None:
+    """Skips where nothing can be traced."""
+    code = "import sys; from tests.crash.tracing import can_trace; sys.exit(0 if can_trace() else 77)"
+    done = run("-c", code)
+    assert done.returncode in {0, 77}, done.stderr
+    if done.returncode:
+        pytest.skip("this machine lets nobody trace a process")
+
+
 def matrix(name: str) -> dict:
-    """One scene's matrix, from a process that forks nothing but it."""
+    """One scene's matrix."""
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATHS)), "SCENE_FOLDER": folder}
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.crash.scenes", name],
-            env=environ, cwd=ROOT, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        done = run("-m", "tests.crash.scenes", name, SCENE_FOLDER=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1].removeprefix("RESULT "))
 
 
-@pytest.mark.skipif(not can_trace(), reason="this machine lets nobody trace a process")
+@pytest.mark.usefixtures("tracing")
 @pytest.mark.parametrize("name", SCENES)
 def test_killed_at_every_step(name):
     """What the judgements check stands in scenes.py; here, that every step was killed at, and how it looked after."""
