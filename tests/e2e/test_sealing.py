@@ -37,7 +37,7 @@ def test_a_life_with_sealed_secrets(tmp_path):
     with fake_google(world) as fake, DaemonProcess(tmp_path, fake=fake, accounts=ACCOUNT) as daemon:
         daemon.write_secret("user.json", json.dumps(world.authorized_user(user, client, rotates=True)))
         with daemon.pool() as pool:
-            pool.reload()
+            assert pool.verify("user").accounts[0].verdict.ok  # its secret came late
             assert pool.generate("gemini-2.5-flash", "hi", wait_s=10)
             refused = daemon.command("secrets", "seal")
             assert refused.returncode == 78, refused
