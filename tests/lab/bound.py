@@ -5,15 +5,14 @@ slots: `limit` in every fixed window, or slots that return one window after thei
 instant at which a slot and a living request exist, the request with the earliest `send_by` on the slot that perishes
 first. For windows of one length and one patience this greedy schedule is a maximum matching (exchange argument: if an
 optimal matching leaves out the earliest deadline or the earliest perishing slot, swapping them in never loses a pair;
-with rolling windows an earlier use returns earlier). Where days limit as well, the best of two orders is taken
-(perishing first; most of its day left first). It has no latency, is never refused, meets no 500, and leaves out dead
+with rolling windows an earlier use returns earlier). Where days limit as well, the smaller of two relaxations is taken
+(short windows without days; days without short windows). It has no latency, is never refused, meets no 500, and leaves out dead
 accounts and full models. Limits in tokens are treated as a fluid: a request may be sent in parts, and the share is
 counted in tokens; that only raises the bound. The result is the weight served, not a share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from heapq import heappop, heappush
 from math import inf
 
@@ -48,10 +47,7 @@ class _Bucket:
             c.take(now, tokens if c.quota.tokens else 1)
 
     def perishes_at(self, now: float) -> float:
-        return min(c.end_of_window(now) for c in self.counts if c.quota.what != "rpd")
-
-    def day_left(self) -> int:
-        return min((c.quota.limit - c.used for c in self.counts if c.quota.what == "rpd"), default=0)
+        return min(c.end_of_window(now) for c in self.counts)
 
 
 def bound(trace: Trace, asks: list[Ask]) -> float:
@@ -59,16 +55,14 @@ def bound(trace: Trace, asks: list[Ask]) -> float:
     total = 0.0
     for model in {ask.model for ask in asks}:
         mine = [a for a in asks if a.model == model]
-        days = any(q.what == "rpd" for b in trace.buckets(model) for q in trace.quotas[b, model])
-        orders: list[Callable[[_Bucket, float], float]] = [lambda b, now: b.perishes_at(now)]
-        if days:
-            orders.append(lambda b, now: -b.day_left())
-        total += max(_schedule(trace, model, mine, order) for order in orders)
+        kinds = {q.what == "rpd" for b in trace.buckets(model) for q in trace.quotas[b, model]}
+        total += min(_schedule(trace, model, mine, days=days) for days in kinds)
     return total
 
 
-def _schedule(trace: Trace, model: str, asks: list[Ask], order: Callable[[_Bucket, float], float]) -> float:
-    buckets = _buckets(trace, model)
+def _schedule(trace: Trace, model: str, asks: list[Ask], *, days: bool) -> float:
+    """`days`: only the days' limits hold; else only the others."""
+    buckets = _buckets(trace, model, days=days)
     free: list[tuple[float, int]] = [(trace.start_at, n) for n in range(len(buckets))]  # heap of returns
     ready: list[tuple[float, int]] = []  # heap by order
     waiting: list[tuple[float, int, float]] = []  # (send_by, serial, what is left of it)
@@ -80,7 +74,7 @@ def _schedule(trace: Trace, model: str, asks: list[Ask], order: Callable[[_Bucke
             coming += 1
         while free and free[0][0] <= now + _FINE:
             _, n = heappop(free)
-            heappush(ready, (order(buckets[n], now), n))
+            heappush(ready, (buckets[n].perishes_at(now), n))
         while waiting and waiting[0][0] < now - _FINE:
             heappop(waiting)
         while waiting and ready:
@@ -97,7 +91,7 @@ def _schedule(trace: Trace, model: str, asks: list[Ask], order: Callable[[_Bucke
             served += part
             if left > part:
                 heappush(waiting, (send_by, serial, left - part))
-            heappush(ready, (order(b, now), n))
+            heappush(ready, (b.perishes_at(now), n))
         after = [asks[coming].at] if coming < len(asks) else []
         after += [free[0][0]] if free and waiting else []
         if not after:
@@ -105,14 +99,15 @@ def _schedule(trace: Trace, model: str, asks: list[Ask], order: Callable[[_Bucke
         now = max(now, min(after))
 
 
-def _buckets(trace: Trace, model: str) -> list[_Bucket]:
+def _buckets(trace: Trace, model: str, *, days: bool) -> list[_Bucket]:
     """One of each project; alive as long as the longest-lived of its keys."""
     best: dict[str, Key] = {}
     for key in trace.keys:
         known = best.get(key.bucket)
         if (key.bucket, model) in trace.quotas and (known is None or key.dead_from_s > known.dead_from_s):
             best[key.bucket] = key
-    return [_Bucket(trace, key, trace.quotas[b, model]) for b, key in best.items()]
+    held = {b: tuple(q for q in trace.quotas[b, model] if (q.what == "rpd") is days) for b in best}
+    return [_Bucket(trace, key, held[b]) for b, key in best.items()]
 
 
 def _out(trace: Trace, model: str, at: float) -> float:

@@ -56,7 +56,7 @@ class Ours:
         return out
 
     def serve(self, ask: Ask) -> Generator[Any, Any, Any]:
-        request = Request(f"r{ask.id}", ask.model, session=ask.session)
+        request = Request(f"r{ask.id}", ask.model, session=ask.session, tokens=ask.estimate)
         while True:
             grant = yield self._acquire(request, ask.send_by)
             if not isinstance(grant, Grant):

@@ -33,6 +33,7 @@ class Ask:
     model: str = FLASH
     session: str = ""
     tokens: int = 1_000
+    estimate: int = 1_000  # of its tokens, as a pool can make it from the size of the body
 
 
 Arrivals = Callable[["Trace", Random], list[tuple[float, str, str, int]]]  # (seconds, model, session, tokens)
@@ -63,7 +64,8 @@ class Trace:
         for n, (at_s, model, session, tokens) in enumerate(sorted(self.pattern(self, rng))):
             at = self.start_at + at_s
             deadline = at + self.patience_s
-            asks.append(Ask(n, at, deadline, deadline - self.answer_s, model, session, tokens))
+            guess = round(tokens * rng.uniform(0.7, 1.0)) if self.by_tokens else tokens
+            asks.append(Ask(n, at, deadline, deadline - self.answer_s, model, session, tokens, guess))
         return asks
 
     def buckets(self, model: str) -> list[str]:
@@ -82,8 +84,8 @@ class Trace:
 AGENTS = 8  # sessions that ask by turns
 
 
-def steady(load: float, *models: str) -> Arrivals:
-    """Poisson arrivals at `load` times the capacity of each model, from eight agents at random."""
+def steady(load: float, *models: str, agents: int = AGENTS) -> Arrivals:
+    """Poisson arrivals at `load` times the capacity of each model, from eight agents (or more) at random."""
 
     def pattern(trace: Trace, rng: Random) -> list[tuple[float, str, str, int]]:
         out = []
@@ -91,7 +93,7 @@ def steady(load: float, *models: str) -> Arrivals:
             rate = load * trace.capacity(model)
             at = rng.expovariate(rate)
             while at < trace.duration_s:
-                out.append((at, model, f"s{rng.randrange(AGENTS)}", 1_000))
+                out.append((at, model, f"s{rng.randrange(agents)}", 1_000))
                 at += rng.expovariate(rate)
         return out
 
@@ -203,7 +205,7 @@ ALL: tuple[Trace, ...] = (
         text="days of 100, 160, 220 and 280 that run out one after the other; Pacific midnight after 700 s; RetryInfo says 44 s",
     ),
     Trace(
-        "capacity", FOUR, alike(FOUR, RPM60), steady(0.8), "known",
+        "capacity", FOUR, alike(FOUR, RPM60), steady(0.8), "known", patience_s=62.0,
         outages=(Outage(FLASH, 100.0, 130.0, "9s"), Outage(FLASH, 300.0, 330.0)),
         text="the model is full for 30 s twice, once with RetryInfo 9 s and once without any",
     ),
@@ -227,8 +229,8 @@ ALL: tuple[Trace, ...] = (
         text="fixed windows of 10 s, refusals tell nothing",
     ),
     Trace(
-        "2000-accounts", keys(2_000), alike(keys(2_000), Quota(3)), steady(1.2), "told", duration_s=180.0, seeds=1,
-        text="2,000 accounts of 3 a minute, 1.2x",
+        "2000-accounts", keys(2_000), alike(keys(2_000), Quota(3)), steady(1.2, agents=400), "told", duration_s=180.0, seeds=1,
+        text="2,000 accounts of 3 a minute, 400 agents, 1.2x",
     ),
 )  # fmt: skip
 BY_NAME = {trace.name: trace for trace in ALL}

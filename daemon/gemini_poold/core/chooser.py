@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .cooldown import Cooldown, Cooldowns
 from .health import ERROR_WORD, HELD
-from .index import ModelIndex
+from .index import BlockedUntil, ModelIndex
 from .member import Member
 from .model import Account, AccountState, Cost, Data, Kind, Refusal, Request, Wait
 from .roster import Roster
@@ -64,9 +64,11 @@ class Chooser:
         if request.session and (kept := self._kept(request, index, now)) is not None:
             return Choice(kept, "session", index)
         fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
-        member = index.take(request.model, now, self.blocked_until, fits)
+        member = index.take(request.model, now, self._blocking_for(request), fits)
         if member is not None:
             return Choice(member, self.strategy, index)
+        if fits is None and (wait := self._wait(request, index, now)) is not None:
+            return wait
         return self._unavailable(request, index.members(), now)
 
     def chose(self, request: Request, choice: Choice, now: float) -> None:
@@ -113,12 +115,12 @@ class Chooser:
         """What is asked of an account beyond being free: not tried already, its token lives long enough."""
         return member.id not in request.exclude and member.token_until > now + request.min_validity_s
 
-    def blocked_until(self, member: Member, model: str, now: float) -> float:
+    def blocked_until(self, member: Member, model: str, now: float, tokens: int = 0) -> float:
         """When this account may serve `model` again; `now` or earlier means now, inf: not by time alone."""
         if not member.may_serve(now):
             return inf
         found = self.blocking(member, model, now) if self._cooldowns else None
-        paced = self._roster.paced_until(member, model, now)
+        paced = self._roster.paced_until(member, model, now, tokens)
         return paced if found is None or found.until < paced else found.until
 
     def blocking(self, member: Member, model: str, now: float) -> Cooldown | None:
@@ -149,6 +151,26 @@ class Chooser:
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
+    def _blocking_for(self, request: Request) -> BlockedUntil:
+        if not (tokens := request.tokens):
+            return self.blocked_until
+        return lambda member, model, now: self.blocked_until(member, model, now, tokens)
+
+    def _wait(self, request: Request, index: ModelIndex, now: float) -> Wait | None:
+        """Who returns first, without looking at everybody; None when that is not enough to tell."""
+        first = index.first_return()
+        if first is None:
+            return None
+        until, member = first
+        found = self.blocking(member, request.model, now)
+        if found is not None and found.kind is Kind.MODEL_DENIED:
+            return None
+        for away in index.away.values():
+            at = self.returns_at(away, request, now)
+            if at < until:
+                until, member = at, away
+        return Wait(max(until, now), member.id, self._why(member, request.model, now))
+
     def _kept(self, request: Request, index: ModelIndex, now: float) -> Member | None:
         """The session's account while it can serve and is not poor: a warm cache outweighs a better rank."""
         account_id = self._sessions.get((request.session, request.model))
@@ -157,7 +179,8 @@ class Chooser:
             return None
         return (
             member
-            if self.blocked_until(member, request.model, now) <= now and member.health.band(now) < 2
+            if self.blocked_until(member, request.model, now, request.tokens) <= now
+            and member.health.band(now) < 2
             else None
         )
 
@@ -169,7 +192,7 @@ class Chooser:
         if word:
             hint = f"gemini-pool explain {request.model}"
             return Refusal(word, f"account {member.id} may not serve this request", hint, member.id)
-        if self.fits(member, request, now) and self.blocked_until(member, request.model, now) <= now:
+        if self.fits(member, request, now) and self._blocking_for(request)(member, request.model, now) <= now:
             return Choice(member, "pinned", self.candidates(request))
         return self._unavailable(request, (member,), now)
 
@@ -202,7 +225,7 @@ class Chooser:
             return inf
         if not member.may_serve(now, request.min_validity_s):
             return max(member.expected_at, now + 1.0)  # its token or set-up is on the way
-        return max(self.blocked_until(member, request.model, now), now)
+        return max(self.blocked_until(member, request.model, now, request.tokens), now)
 
     def _why(self, member: Member, model: str, now: float) -> str:
         found = self.blocking(member, model, now)

@@ -5,7 +5,9 @@ Rules
 2. A guess backs off exponentially with the strikes of its key; a success of the same key forgets the strikes.
 3. Refusals that arrive while the key is resting anyway are one strike, not many (a burst of parallel requests).
 4. Of two ends the later one wins, but a told one replaces a guess outright: it is knowledge.
-5. A cooldown reaches as far as its scope: one account and model, an account, a bucket (with or without model), or a
+5. When a rest without a known end behind it is over, requests come back by a trickle: one, then after a pause another,
+   with halved pauses, until one of them is answered (all is open again) or refused (the next rest begins).
+6. A cooldown reaches as far as its scope: one account and model, an account, a bucket (with or without model), or a
    model over everything one backend serves.
 """
 
@@ -34,13 +36,15 @@ class Backoff:
 BACKOFF: Mapping[Kind, Backoff] = {
     Kind.RATE: Backoff(4.0, 2.0, 60.0),
     Kind.DAILY: Backoff(900.0, 2.0, 14_400.0),
-    Kind.CAPACITY: Backoff(5.0, 2.0, 60.0),
+    Kind.CAPACITY: Backoff(3.0, 1.3, 20.0),  # an outage is noticed to be over within a third of its length
     Kind.TRANSIENT: Backoff(1.0, 2.0, 60.0),
     Kind.UNAUTHENTICATED: Backoff(5.0, 3.0, 600.0),
     Kind.MODEL_DENIED: Backoff(3_600.0, 2.0, 86_400.0),
     Kind.CUT: Backoff(1.0, 2.0, 30.0),
 }
 _DEFAULT = Backoff(5.0, 2.0, 60.0)
+_TRICKLE_S = 1.5  # a refusal comes sooner than that; an answer may take long
+_OPEN_S = 0.05
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Cooldown:
     reason: str
     since: float
     strikes: int
+    pause_s: float = 0.0  # of the trickle that follows; 0: none
+    trial: bool = False  # what rests now is only the pause of a trickle
 
     def row(self, *, gone: bool = False) -> CooldownRow:
         return CooldownRow(
@@ -83,6 +89,17 @@ def key_of(scope: Scope, *, account: str, bucket: str, backend: str, model: str)
             return (Scope.ACCOUNT_MODEL, account, model)
 
 
+def _keys(account: str, bucket: str, backend: str, model: str) -> tuple[Key, ...]:
+    """Every key that can keep this account from this model."""
+    return (
+        (Scope.BUCKET_MODEL, bucket, model),
+        (Scope.ACCOUNT_MODEL, account, model),
+        (Scope.BACKEND_MODEL, backend, model),
+        (Scope.ACCOUNT, account, ""),
+        (Scope.BUCKET, bucket, ""),
+    )
+
+
 class Cooldowns:
     """All cooldowns of the pool, by key. Remembers ended ones for a while: their strikes make the next guess."""
 
@@ -99,36 +116,40 @@ class Cooldowns:
             return None
         get = self._by_key.get
         worst: Cooldown | None = None
-        for key in (
-            (Scope.BUCKET_MODEL, bucket, model),
-            (Scope.ACCOUNT_MODEL, account, model),
-            (Scope.BACKEND_MODEL, backend, model),
-            (Scope.ACCOUNT, account, ""),
-            (Scope.BUCKET, bucket, ""),
-        ):
+        for key in _keys(account, bucket, backend, model):
             found = get(key)
             if found is not None and found.until > now and (worst is None or found.until > worst.until):
                 worst = found
         return worst
 
-    def start(self, key: Key, outcome: Outcome, now: float) -> Cooldown:
-        """Begin or extend the rest of `key` because of `outcome`."""
+    def start(self, key: Key, outcome: Outcome, now: float, *, trickle: bool = True) -> Cooldown:
+        """Begin or extend the rest of `key` because of `outcome`. `trickle`: come back by one request at a time."""
         old = self._by_key.get(key)
         until, told = self._end_of(old, outcome, now)
         strikes = self._strikes(old, now)
-        if old is not None and old.until > now and not (told and not old.told) and old.until >= until:
+        resting = old is not None and old.until > now and not old.trial
+        if old is not None and resting and not (told and not old.told) and old.until >= until:
             return old
         new = Cooldown(
-            key[0], key[1], key[2], until, outcome.kind, told, outcome.source, outcome.reason, now, strikes
-        )
+            key[0], key[1], key[2], until, outcome.kind, told, outcome.source, outcome.reason, now, strikes,
+            _TRICKLE_S if trickle else 0.0,
+        )  # fmt: skip
         self._by_key[key] = new
         self._changed[key] = new
         return new
 
+    def tried(self, *, account: str, bucket: str, backend: str, model: str, now: float) -> None:
+        """A request goes out: where a rest is over and nothing was answered since, the others wait for a moment."""
+        for key in _keys(account, bucket, backend, model):
+            found = self._by_key.get(key)
+            if found is not None and found.pause_s > _OPEN_S:
+                found.trial, found.until = True, now + found.pause_s
+                found.pause_s /= 2
+
     def succeed(self, key: Key, now: float) -> bool:
         """A success of `key`: forget its strikes and lift a guess. True when something was lifted."""
         found = self._by_key.get(key)
-        if found is None or (found.told and found.until > now):
+        if found is None or (found.told and found.until > now and not found.trial):
             return False
         del self._by_key[key]
         self._changed[key] = None
@@ -193,7 +214,9 @@ class Cooldowns:
     def _strikes(old: Cooldown | None, now: float) -> int:
         if old is None or old.until + _FORGET_S <= now:
             return 1
-        return max(old.strikes, 1) if old.until > now else min(old.strikes + 1, 30)
+        if old.until > now and not old.trial:
+            return max(old.strikes, 1)
+        return min(old.strikes + 1, 30)
 
 
 def _touches(key: Key, account: str, bucket: str, model: str) -> bool:

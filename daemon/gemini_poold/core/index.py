@@ -30,12 +30,14 @@ class ModelIndex:
             (0.0, m.member.order, 0, m) for m in self.slots.values()
         ]
         heapify(self._resting)
+        self.away: dict[str, Member] = {}  # who returns by an event alone, not by time
 
     def touch(self, account_id: str, until: float = 0.0) -> None:
         """Something about this account changed: look at it again (at `until`)."""
         slot = self.slots.get(account_id)
         if slot is not None:
             slot.version += 1
+            self.away.pop(account_id, None)
             self._rest(slot, until)
 
     def take(
@@ -88,10 +90,19 @@ class ModelIndex:
         slot = self.slots.get(member.id)
         return () if slot is None else self._strategy.rank(slot, now)
 
+    def first_return(self) -> tuple[float, Member] | None:
+        """When the first of those who rest returns, and who. Of use after `take` found nobody."""
+        resting = self._resting
+        while resting and resting[0][2] != resting[0][3].version:
+            heappop(resting)
+        return (resting[0][0], resting[0][3].member) if resting else None
+
     def _rest(self, slot: Slot, until: float) -> None:
-        if until != inf:  # who returns by an event alone is brought back by touch()
+        if until != inf:
             heappush(self._resting, (until, slot.member.order, slot.version, slot))
             self._compact(self._resting)
+        else:  # brought back by touch()
+            self.away[slot.member.id] = slot.member
 
     def _compact(self, heap: list[Any]) -> None:
         """Pins and touches leave outdated entries behind that no pop may ever reach."""

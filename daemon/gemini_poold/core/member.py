@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .health import Event, Health, next_state
 from .model import Account, AccountRow, AccountState, Backend, CounterRow
-from .pacing import Cap
+from .pacing import Cap, Pace
 
 
 @dataclass(slots=True)
@@ -45,6 +45,7 @@ class Member:
     health: Health = field(default_factory=Health)
     counters: dict[str, Counter] = field(default_factory=dict)
     cap: Cap | None = None
+    book: dict[str, Pace] = field(default_factory=dict)  # by model; shared by all members of the bucket
     secret: str = ""  # names the secret in use: what an account was refused for may be over with another one
     in_flight: int = 0
     last_used_at: float = 0.0

@@ -138,6 +138,7 @@ class Request(NamedTuple):
     attempt: int = 1
     refusals: int = 0  # times Google said no to it so far, which its client has not seen
     faults: int = 0  # times something broke (5xx, network)
+    tokens: int = 0  # an estimate of its input tokens, 0 when there is none
 
 
 @dataclass(slots=True)

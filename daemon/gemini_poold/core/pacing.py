@@ -1,7 +1,7 @@
-"""Our own count against limits we know: requests a minute, input tokens a minute, requests a day, the user's caps.
+"""Our own count of each bucket and model, so that a limit is kept before Google has to say no.
 
-So that a known limit is kept before Google has to say no. Only limits that were configured (or learned) are counted.
-Minutes are sliding windows of 60 s, which is safe against fixed windows of any phase; days end at Pacific midnight.
+What was sent is always counted, because a limit may be learnt later; `window.py` says what is known of the short window
+of requests, here are input tokens a minute, days (they end at Pacific midnight), and the user's own caps.
 """
 
 from __future__ import annotations
@@ -11,56 +11,186 @@ from math import inf
 
 from .model import DailyCap, Limits
 from .pacific import next_midnight
+from .window import MINUTE_S, Sent, Window
 
-_MINUTE_S = 60.0
+_KEPT_S = 90.0  # how long what was sent is remembered
+_MOST = 5_000
+_ALPHA = 0.2  # weight of the newest answer in the mean of tokens
+_SLACK_S = 0.1
+_SPARE = 1.1  # an estimate may be so much too small before a refusal tells us
 
 
 class Pace:
-    """One bucket and model under known limits. `spend` at a grant, `add_tokens` when usage is known."""
+    """One bucket and model. `spend` at a grant; then `answered`, `refused` or `unspend`, with the same instant."""
 
-    def __init__(self, limits: Limits) -> None:
+    __slots__ = (
+        "_day_count", "_day_ends_at", "_day_whole", "_live", "_mean", "_ratio", "_rpd", "_sent", "_token_sum", "_tpm", "limits",
+        "window",
+    )  # fmt: skip
+
+    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
         self.limits = limits
-        self._starts: deque[float] = deque()
-        self._tokens: deque[tuple[float, int]] = deque()
-        self._token_sum = 0
+        self.window = Window(limits.rpm)
+        self._sent: Sent = deque()
+        self._live: Sent = (
+            deque()
+        )  # of `_sent`, what still counts as tokens of the minute; only while `_tpm` is known
+        self._token_sum = 0.0
+        self._tpm = limits.tpm
+        self._rpd = limits.rpd
+        self._mean = 0.0  # input tokens of an answer
+        self._ratio = 1.0  # of input tokens to what they were thought
         self._day_ends_at = 0.0
         self._day_count = 0
+        self._day_whole = False  # counted from its beginning
 
-    def free_at(self, now: float) -> float:
-        """The instant from which one more request keeps every limit; `now` or earlier means now."""
+    @property
+    def rpm(self) -> int | None:
+        """Requests in a window, as far as known."""
+        return self.window.limit
+
+    @property
+    def tpm(self) -> int | None:
+        return self._tpm
+
+    @property
+    def rpd(self) -> int | None:
+        return self._rpd
+
+    def configure(self, limits: Limits) -> None:
+        """The user's limits changed; what was counted stays."""
+        if limits != self.limits:
+            self.limits, self.window = limits, Window(limits.rpm)
+            self._rpd = limits.rpd
+            self._limit_tokens(limits.tpm)
+
+    def free_at(self, now: float, tokens: int = 0) -> float:
+        """From when on one more request (of so many input tokens) keeps every limit; `now` or earlier means now."""
+        window = self.window
+        at = 0.0 if window.limit is None else window.free_at(self._sent, now)
+        if self._tpm is not None:
+            at = max(at, self._tokens_free_at(now, (tokens * self._ratio or self._mean) * _SPARE))
+        rpd = self._rpd
+        if rpd is not None:
+            if rpd <= 0:
+                return inf
+            if self._day_count >= rpd and now < self._day_ends_at:
+                at = max(at, self._day_ends_at)
+        return at
+
+    def spend(self, now: float, tokens: int = 0) -> None:
+        """Count a request that is about to be sent; `tokens`: an estimate, 0 when there is none."""
+        sent = self._sent
+        entry = [now, tokens * self._ratio or self._mean]
+        sent.append(entry)
+        if self._tpm is not None:
+            self._live.append(entry)
+            self._token_sum += entry[1]
+        while sent[0][0] < now - _KEPT_S or len(sent) > _MOST:
+            sent.popleft()
+        if self.window.limit is not None:
+            self.window.spent(sent, now)
+        if now >= self._day_ends_at:
+            self._day_whole = self._day_ends_at > 0.0
+            self._day_ends_at, self._day_count = next_midnight(now), 0
+        self._day_count += 1
+
+    def answered(self, sent_at: float, now: float, *, tokens: int | None, estimate: int = 0) -> None:
+        """The request sent at `sent_at` was not refused; `tokens`: its input tokens, `estimate`: what they were thought."""
+        if tokens is not None:
+            self._mean += (tokens - self._mean) * (_ALPHA if self._mean else 1.0)
+            if estimate:
+                self._ratio += (tokens / estimate - self._ratio) * _ALPHA
+            entry = self._entry(sent_at)
+            if entry is not None:
+                if self._live and entry[0] >= self._live[0][0]:
+                    self._token_sum += tokens - entry[1]
+                entry[1] = tokens
+        if self.window.limit is not None:
+            self.window.answered(self._sent, sent_at, now)
+
+    def unspend(self, sent_at: float) -> None:
+        """The request was not sent after all, or refused: it counts for nothing."""
+        sent = self._sent
+        for i in range(len(sent) - 1, -1, -1):
+            if sent[i][0] <= sent_at:
+                if sent[i][0] == sent_at:
+                    if sent[i] in self._live:
+                        self._live.remove(sent[i])
+                        self._token_sum -= sent[i][1]
+                    del sent[i]
+                    self._day_count = max(0, self._day_count - 1)
+                return
+
+    def undecided(self, sent_at: float, now: float) -> None:
+        """Nobody knows what became of the request: it counts, and teaches nothing."""
+        self.window.undecided(sent_at, now)
+
+    def refused_rate(
+        self,
+        sent_at: float,
+        now: float,
+        *,
+        told_until: float | None,
+        value: int | None,
+        width_s: float | None,
+    ) -> None:
+        """A short window of requests is full. `value`: the limit that Google names."""
+        self.unspend(sent_at)
+        if value is not None and width_s is not None:
+            self.window.tell(value, width_s)
+        self.window.refused(self._sent, sent_at, now, told_until)
+
+    def refused_tokens(self, sent_at: float, *, value: int | None) -> None:
+        """A minute's input tokens are used up."""
+        self.unspend(sent_at)
+        if value is not None:
+            self._limit_tokens(value if self.limits.tpm is None else min(value, self.limits.tpm))
+
+    def refused_day(self, sent_at: float, now: float, *, value: int | None, until: float) -> None:
+        """The day is used up: next day we stop in time."""
+        self.unspend(sent_at)
+        if (
+            abs(until - next_midnight(now)) > MINUTE_S
+        ):  # no day of ours: it ends when Google says, not when we count
+            return
+        if value is None and self._day_whole and self.limits.rpd is None:
+            value = self._day_count
+        if value is not None:
+            self._rpd = value if self.limits.rpd is None else min(value, self.limits.rpd)
+            self._day_ends_at, self._day_count = next_midnight(now), max(self._day_count, self._rpd)
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _limit_tokens(self, tpm: int | None) -> None:
+        self._tpm = tpm
+        self._live = deque() if tpm is None else deque(self._sent)
+        self._token_sum = sum(entry[1] for entry in self._live)
+
+    def _entry(self, sent_at: float) -> list[float] | None:
+        for entry in reversed(self._sent):
+            if entry[0] <= sent_at:
+                return entry if entry[0] == sent_at else None
+        return None
+
+    def _tokens_free_at(self, now: float, need: float) -> float:
+        """When so many tokens fit. What would never fit goes when nothing else is there."""
+        assert self._tpm is not None
+        if self._tpm <= 0:
+            return inf
+        live, since = self._live, now - MINUTE_S - _SLACK_S
+        while live and live[0][0] <= since:
+            self._token_sum -= live.popleft()[1]
+        over = self._token_sum + need - self._tpm
         at = 0.0
-        rpm, rpd, tpm = self.limits.rpm, self.limits.rpd, self.limits.tpm
-        if rpm is not None and len(self._starts) >= rpm:
-            at = inf if rpm == 0 else self._starts[-rpm] + _MINUTE_S
-        if tpm is not None:
-            self._drop_tokens(now)
-            if self._token_sum >= tpm:
-                at = max(at, self._tokens[0][0] + _MINUTE_S if self._tokens else inf)
-        if rpd is not None and now < self._day_ends_at and self._day_count >= rpd:
-            at = max(at, self._day_ends_at)
-        return inf if rpd == 0 else at
-
-    def spend(self, now: float) -> None:
-        """Count a request sent at `now`."""
-        rpm = self.limits.rpm
-        if rpm is not None:
-            self._starts.append(now)
-            while len(self._starts) > max(rpm, 1):
-                self._starts.popleft()
-        if self.limits.rpd is not None:
-            if now >= self._day_ends_at:
-                self._day_ends_at, self._day_count = next_midnight(now), 0
-            self._day_count += 1
-
-    def add_tokens(self, tokens: int, now: float) -> None:
-        """Count the input tokens of an answer that came at `now`."""
-        if self.limits.tpm is not None and tokens > 0:
-            self._tokens.append((now, tokens))
-            self._token_sum += tokens
-
-    def _drop_tokens(self, now: float) -> None:
-        while self._tokens and self._tokens[0][0] + _MINUTE_S <= now:
-            self._token_sum -= self._tokens.popleft()[1]
+        if over <= 0:
+            return at
+        for sent_at, tokens in live:
+            if over <= 0:
+                break
+            over -= tokens
+            at = sent_at + MINUTE_S + _SLACK_S
+        return at
 
 
 class Cap:

@@ -1,6 +1,7 @@
 """The members of the pool: taken from the accounts file, reminded of their past, grouped into buckets.
 
-Also the pace of each bucket whose limits are known. What a member may do now is `chooser.py`'s question.
+Also what each bucket has sent, and what that and the answers teach about its limits (`pacing.py`). What a member may do
+now is `chooser.py`'s question.
 """
 
 from __future__ import annotations
@@ -11,8 +12,26 @@ from dataclasses import dataclass, field, replace
 from .health import HELD, Event
 from .journal import Journal
 from .member import Member
-from .model import Account, AccountRow, CounterRow, DailyCap, DiscoveryRow, Limits, Row
+from .model import (
+    Account,
+    AccountRow,
+    CounterRow,
+    DailyCap,
+    DiscoveryRow,
+    Kind,
+    Lease,
+    Limits,
+    Outcome,
+    Request,
+    Row,
+    Scope,
+    Usage,
+)
 from .pacing import Cap, Pace, tightest
+from .window import MINUTE_S
+
+_MOST_PAGES = 200
+_ANSWERED = frozenset({Kind.OK, Kind.CLIENT, Kind.CUT, Kind.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,7 @@ class Roster:
         self._journal = journal
         self._past: dict[str, _Past] = {}
         self._limits: dict[str, Limits] = {}  # by bucket
-        self._paces: dict[tuple[str, str], Pace] = {}  # by bucket and model
+        self._books: dict[str, dict[str, Pace]] = {}  # by bucket, then model
 
     def configure(self, accounts: Sequence[Account], now: float, restarted: frozenset[str]) -> Changes:
         """Take the accounts as the user wants them; `restarted` ones have a new credential and start anew."""
@@ -84,37 +103,76 @@ class Roster:
     def of_bucket(self, bucket: str) -> Iterator[Member]:
         return (m for m in self.members.values() if m.bucket == bucket)
 
-    # ---- limits we know --------------------------------------------------------------------------------------
+    # ---- our own count ---------------------------------------------------------------------------------------
 
-    def paced_until(self, member: Member, model: str, now: float) -> float:
-        """When the known limits of the member's bucket, and its daily cap, let it send one more request."""
-        until = 0.0
-        if self._paces and (pace := self._paces.get((member.bucket, model))) is not None:
-            until = pace.free_at(now)
+    def paced_until(self, member: Member, model: str, now: float, tokens: int = 0) -> float:
+        """When the limits that are known of the member's bucket, and its daily cap, let it send one more request."""
+        pace = member.book.get(model)
+        if pace is None:
+            until = (
+                0.0 if member.bucket not in self._limits else self._open(member, model).free_at(now, tokens)
+            )
+        else:
+            until = pace.free_at(now, tokens)
         return until if member.cap is None else max(until, member.cap.free_at(now))
 
-    def spend(self, member: Member, model: str, now: float) -> None:
+    def spend(self, member: Member, request: Request, now: float) -> None:
         """Count a request that is about to be sent."""
-        limits = self._limits.get(member.bucket)
-        if limits is not None:
-            key = (member.bucket, model)
-            pace = self._paces.get(key)
-            if pace is None:
-                pace = self._paces[key] = Pace(limits)
-            pace.spend(now)
+        pace = member.book.get(request.model) or self._open(member, request.model)
+        pace.spend(now, request.tokens)
         if member.cap is not None:
             member.cap.spend(now, requests=1)
 
-    def spend_tokens(
-        self, member: Member, model: str, now: float, *, input_tokens: int, total_tokens: int
+    def unspend(self, member: Member, lease: Lease, now: float) -> None:
+        """The request was not sent after all, or costs nothing."""
+        if (pace := member.book.get(lease.request.model)) is not None:
+            pace.unspend(lease.granted_at)
+            pace.undecided(lease.granted_at, now)
+
+    def settled(
+        self, member: Member, lease: Lease, outcome: Outcome, usage: Usage | None, now: float
     ) -> None:
-        """Count the tokens of an answer."""
-        if (pace := self._paces.get((member.bucket, model))) is not None:
-            pace.add_tokens(input_tokens, now)
-        if member.cap is not None:
-            member.cap.spend(now, tokens=total_tokens)
+        """What an answer teaches about the bucket's limits."""
+        pace = member.book.get(lease.request.model)
+        if pace is None:  # its bucket changed meanwhile
+            return
+        sent_at = lease.granted_at
+        if outcome.kind in _ANSWERED:
+            tokens = usage.input_tokens if usage is not None else None
+            pace.answered(sent_at, now, tokens=tokens, estimate=lease.request.tokens)
+        elif outcome.kind is Kind.CAPACITY:
+            self.unspend(member, lease, now)
+        elif outcome.scope is Scope.BUCKET_MODEL and outcome.kind in (Kind.RATE, Kind.DAILY):
+            self._refused(pace, sent_at, outcome, now)
+        else:
+            pace.undecided(sent_at, now)
 
     # ---- inside ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _refused(pace: Pace, sent_at: float, outcome: Outcome, now: float) -> None:
+        counted, _, window = outcome.quota_window.partition("/")
+        value = None if outcome.quota_value is None else int(outcome.quota_value)
+        told_until = outcome.until if outcome.told else None
+        if outcome.kind is Kind.DAILY:
+            day = value if outcome.quota_window == "requests/day" else None
+            pace.refused_day(sent_at, now, value=day, until=outcome.until or 0.0)
+        elif counted == "tokens":
+            pace.refused_tokens(sent_at, value=value if window == "minute" else None)
+        elif window in ("", "second", "minute"):
+            width_s = {"second": 1.0, "minute": MINUTE_S}.get(window)
+            named = value if width_s is not None else None
+            pace.refused_rate(sent_at, now, told_until=told_until, value=named, width_s=width_s)
+        else:
+            pace.unspend(sent_at)
+
+    def _open(self, member: Member, model: str) -> Pace:
+        """A page of the bucket's book. Clients may name any model: the oldest pages make room."""
+        book = member.book
+        if len(book) >= _MOST_PAGES:
+            del book[next(iter(book))]
+        pace = book[model] = Pace(self._limits.get(member.bucket, Limits()))
+        return pace
 
     def _new(self, account: Account, order: int, now: float) -> Member:
         member = Member(account, order, since_at=now)
@@ -143,12 +201,15 @@ class Roster:
         self._limits.clear()
         for member in self.members.values():
             self._place(member)
-        self._paces = {
-            key: pace for key, pace in self._paces.items() if self._limits.get(key[0]) == pace.limits
-        }
+        used = {member.bucket for member in self.members.values()}
+        self._books = {bucket: book for bucket, book in self._books.items() if bucket in used}
+        for bucket, book in self._books.items():
+            for pace in book.values():
+                pace.configure(self._limits.get(bucket, Limits()))
 
     def _place(self, member: Member) -> None:
         member.bucket = member.bucket_key()
+        member.book = self._books.setdefault(member.bucket, {})
         limits = member.account.limits
         if limits != Limits():
             known = self._limits.get(member.bucket)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 from typing import NamedTuple
 
@@ -162,6 +163,7 @@ class Pool:
         lease = self._end(lease_id)
         member = self.members.get(lease.account_id)
         if member is not None:  # else removed from the file while its request ran
+            self.roster.settled(member, lease, outcome, usage, now)
             if usage is not None:
                 self._count_usage(member, lease.request.model, usage, now)
             if outcome.kind is Kind.OK:
@@ -179,8 +181,11 @@ class Pool:
 
     def release(self, lease_id: str, now: float) -> Lease:
         """End a lease that was not used."""
-        del now
-        return self._end(lease_id)
+        lease = self._end(lease_id)
+        member = self.members.get(lease.account_id)
+        if member is not None:
+            self.roster.unspend(member, lease, now)
+        return lease
 
     def renew(self, lease_id: str, now: float) -> Lease:
         lease = self.leases.get(lease_id)
@@ -190,13 +195,13 @@ class Pool:
         """The owner is gone: free its leases, but for the detached ones."""
         freed = [lease for lease in self.leases.of_owner(owner) if not lease.detached]
         for lease in freed:
-            self.release(lease.id, now)
+            self._forget(lease, now)  # what it was used for is not known
         return len(freed)
 
     def expire(self, now: float) -> None:
         """End what ran out: leases without a report count as spent, outcome unknown."""
         for lease in self.leases.expired(now):
-            self._end(lease.id)
+            self._forget(lease, now)
             text = f"lease {lease.id} ran out without a report"
             self.journal.say("request", "warning", now, text, lease.account_id, lease.request.model)
         self.cooldowns.sweep(now)
@@ -312,7 +317,15 @@ class Pool:
         member.last_used_at, member.used_seq = now, self._serial
         member.in_flight += 1
         self.chooser.chose(request, choice, now)
-        self.roster.spend(member, request.model, now)
+        self.roster.spend(member, request, now)
+        if self.cooldowns:
+            self.cooldowns.tried(
+                account=member.id,
+                bucket=member.bucket,
+                backend=member.account.backend,
+                model=request.model,
+                now=now,
+            )
         if request.attempt == 1:
             self.journal.count("requests")
         ends_at = self._lease_end(request, member.id, now)
@@ -335,6 +348,13 @@ class Pool:
         if member is not None:
             member.in_flight = max(0, member.in_flight - 1)
         return lease
+
+    def _forget(self, lease: Lease, now: float) -> None:
+        """A lease ended without a word."""
+        self._end(lease.id)
+        member = self.members.get(lease.account_id)
+        if member is not None and (pace := member.book.get(lease.request.model)) is not None:
+            pace.undecided(lease.granted_at, now)
 
     def _succeeded(self, member: Member, lease: Lease, now: float, first_byte_s: float | None) -> None:
         member.health.succeeded(first_byte_s)
@@ -361,13 +381,25 @@ class Pool:
             self._cool(member, model, outcome, now)
 
     def _cool(self, member: Member, model: str, outcome: Outcome, now: float) -> None:
-        cooldown = self.cooldowns.start(self._key(outcome.scope, member, model), outcome, now)
+        paced_until = self._paced_until(member, model, outcome, now)
+        if paced_until > now and not outcome.told:
+            outcome = replace(outcome, until=paced_until, source=outcome.source or "own count")
+        key = self._key(outcome.scope, member, model)
+        cooldown = self.cooldowns.start(key, outcome, now, trickle=paced_until == 0.0)
         self.chooser.touch(self._reached(outcome.scope, member))
         text = f"{outcome.reason or outcome.kind.value} for {cooldown.until - now:.0f} s"
         self.journal.say(
             "cooldown", "info", now, text, member.id, model, until=cooldown.until, told=cooldown.told,
             scope=outcome.scope.value, why=outcome.kind.value,
         )  # fmt: skip
+
+    @staticmethod
+    def _paced_until(member: Member, model: str, outcome: Outcome, now: float) -> float:
+        """When our own count lets the bucket send again after a full window; 0 when it knows nothing of that."""
+        pace = member.book.get(model)
+        if pace is None or outcome.kind is not Kind.RATE or outcome.scope is not Scope.BUCKET_MODEL:
+            return 0.0
+        return 0.0 if pace.rpm is None and pace.tpm is None else max(pace.free_at(now), 1.0)
 
     def _count_end(self, lease: Lease, outcome: Outcome) -> None:
         """How the client's request stands after this attempt, if it ended with it."""
@@ -405,8 +437,8 @@ class Pool:
         counter.input_tokens += usage.input_tokens
         counter.output_tokens += usage.output_tokens
         self.journal.mark_counter(member.id, model)
-        total = usage.total_tokens or usage.input_tokens + usage.output_tokens
-        self.roster.spend_tokens(member, model, now, input_tokens=usage.input_tokens, total_tokens=total)
+        if member.cap is not None:
+            member.cap.spend(now, tokens=usage.total_tokens or usage.input_tokens + usage.output_tokens)
 
     def _move(self, member: Member, event: Event, now: float, text: str) -> None:
         before = member.state

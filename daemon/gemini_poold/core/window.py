@@ -1,0 +1,288 @@
+"""One limit of requests in a short window: what is known of it, what refusals and successes teach, when one more fits.
+
+Rules
+1. A limit comes from the configuration, from Google's `quotaValue`, or from our own count at a refusal. The first two
+   are knowledge and are kept; a counted one is tried beyond now and then, ever more rarely while that fails.
+2. Windows count as sliding unless proven otherwise: that is safe against fixed windows of any phase, and as fast in
+   the long run. After a told end (of a limit that is large enough for a refusal more not to matter) fixed windows are
+   supposed, and believed when a request is answered that sliding windows would have refused. Told ends that proved
+   wrong are not believed again.
+3. Where nothing names the window it is a minute, or what told ends and answered trials prove.
+4. Without any told time nothing is sent for 4 s, then one request is tried, then after 8 s, 16 s …; what they meet
+   narrows the window.
+5. Instants are when we sent; Google counts when it receives. `slack_s` keeps us clear of that difference and grows when
+   a refusal shows that it was too small.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from math import floor, inf
+
+MINUTE_S = 60.0
+LEAD_S = 0.25  # what was sent this shortly before a boundary may have been counted after it
+_SLACK = 0.002  # of the window, to begin with; at most _MOST_SLACK
+_MOST_SLACK = 0.02
+_CLEAR_S = 0.3  # a request sent this much before sliding windows allow it proves that they do not slide
+_LARGE = 20  # limits from which fixed windows are worth a request on trial
+_TRIAL_S = 4.0
+_TRICKLE_S = 1.5  # a refusal comes sooner than that; an answer may take long
+_SHORTEST_S = 1.0
+_RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
+_RAISE_LONGEST_S = 3_600.0
+_LESS = 0.85  # of a limit that was counted and proved too great
+
+Sent = deque[
+    list[float]
+]  # [instant, input tokens] of each request that was sent and not refused, oldest first
+
+
+class Source(IntEnum):
+    """Where a limit is known from."""
+
+    NOWHERE = 0
+    COUNTED = 1
+    TOLD = 2
+    CONFIGURED = 3
+
+
+class Window:
+    """`limit` requests (None: unknown) in `width_s`. `anchor`: an instant at which fixed windows meet, None: sliding."""
+
+    __slots__ = (
+        "_apart_s", "_base", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at", "_raise_every_s", "_step",
+        "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source", "width_s",
+    )  # fmt: skip
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.source = Source.NOWHERE if limit is None else Source.CONFIGURED
+        self.width_s = MINUTE_S
+        self.anchor: float | None = None
+        self.slack_s = _SLACK * MINUTE_S
+        self._lesson_at = 0.0  # the last refusal
+        self._told_end = 0.0  # the end that it told
+        self._apart_s = 0.0  # between the last two told ends
+        self._fresh = False  # the first lesson began with an unused bucket
+        # Beyond the limit: from `_beyond_at` on a request may be sent that the window does not allow.
+        self._beyond_at = inf
+        self._probe_at = 0.0  # when one was sent whose fate is not known yet
+        self._supposed = 0.0  # why: this told end of fixed windows waits for its proof …
+        self._base: int | None = (
+            None  # … or a counted limit may be too small; this it was before it was raised
+        )
+        self._step = 1
+        self._raise_every_s = 0.0
+        self._wronged = 0
+        # Without told times: nothing before `_hold_at`, then one on trial.
+        self._hold_at = 0.0
+        self._trials = 0
+        self._tried_at = 0.0
+        self._opened_at = 0.0  # when the last trial that was answered was sent
+
+    # ---- deciding --------------------------------------------------------------------------------------------
+
+    def free_at(self, sent: Sent, now: float) -> float:
+        """When one more request fits; `now` or earlier means now."""
+        limit = self.limit
+        if limit is None:
+            return 0.0
+        if self._hold_at:
+            return self._hold_at
+        if len(sent) < limit:
+            return 0.0
+        if limit <= 0:
+            return inf
+        at = self._leaves_at(sent[-limit][0])
+        return min(at, self._beyond_at) if at > now and not self._probe_at else at
+
+    def spent(self, sent: Sent, now: float) -> None:
+        """A request was sent at `now` (its entry is the last)."""
+        limit = self.limit
+        if self._hold_at:
+            self._tried_at = self._tried_at or now
+            self._hold_at = now + _TRICKLE_S
+        elif limit is not None and self._beyond_at <= now and len(sent) > limit:
+            if self._leaves_at(sent[-limit - 1][0]) - now > _CLEAR_S + self.slack_s:
+                self._probe_at = now
+
+    # ---- learning --------------------------------------------------------------------------------------------
+
+    def tell(self, limit: int, width_s: float) -> None:
+        """Google named limit and window. A configured limit is never raised by that."""
+        if self.source is Source.CONFIGURED and self.limit is not None:
+            self.limit = min(limit, self.limit)
+        else:
+            if self.source is not Source.TOLD:
+                self._beyond_at, self._base, self._hold_at = inf, None, 0.0
+            self.source, self.limit = Source.TOLD, limit
+        self.width_s = width_s
+
+    def answered(self, sent: Sent, sent_at: float, now: float) -> None:
+        """A request was not refused. Only one that went on trial teaches anything."""
+        if self._hold_at and self._tried_at and sent_at >= self._tried_at:
+            self._reopen(sent, sent_at, now)
+        elif sent_at == self._probe_at and self.limit is not None:
+            self._probe_at = 0.0
+            if self._supposed:
+                self.anchor, self._supposed, self._beyond_at = self._supposed, 0.0, inf
+                self._plan_raise(now)
+            else:
+                self._base = self.limit if self._base is None else self._base
+                self.limit += self._step
+                self._step *= 2
+                self._beyond_at = now
+
+    def undecided(self, sent_at: float, now: float) -> None:
+        """A request's fate will not be known; if it was on trial, another one may be."""
+        if sent_at == self._probe_at:
+            self._probe_at = 0.0
+
+    def refused(self, sent: Sent, sent_at: float, now: float, told_until: float | None) -> None:
+        """A request that was sent at `sent_at` was refused for this limit (its entry is gone)."""
+        probe = sent_at == self._probe_at
+        self._probe_at = 0.0 if probe else self._probe_at
+        if self._supposed and sent_at >= self._supposed:  # no fixed windows after all
+            self._supposed, self._beyond_at = 0.0, inf
+            self._wronged += 1
+            self._plan_raise(now)
+        elif probe or (self._base is not None and sent_at > self._lesson_at):
+            self._lower_again(sent, now)
+        elif self.source >= Source.TOLD:
+            self._learn_phase(sent, sent_at, now, told_until)
+        elif told_until is not None:
+            self._learn_from_end(sent, sent_at, now, told_until)
+        else:
+            self._learn_blindly(sent, sent_at, now)
+        self._lesson_at = now
+
+    # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _leaves_at(self, sent_at: float) -> float:
+        """When a request sent then no longer counts."""
+        if self.anchor is None:
+            return sent_at + self.width_s + self.slack_s
+        windows = floor((sent_at + LEAD_S - self.anchor) / self.width_s) + 1
+        return self.anchor + windows * self.width_s
+
+    @property
+    def _tolerance_s(self) -> float:
+        return 0.3 + 0.01 * self.width_s
+
+    def _learn_phase(self, sent: Sent, sent_at: float, now: float, told: float | None) -> None:
+        """Limit and window are known: what is learnt is where windows begin, and how late Google counts."""
+        limit = self.limit or 0
+        if (
+            told is None or not limit or len(sent) < limit
+        ):  # others use the bucket, too: only its rest is known
+            return
+        leaves_at = self._leaves_at(sent[-limit][0])
+        if leaves_at <= sent_at:
+            self._missed(sent_at, now, told)
+        elif self.anchor is None:
+            self._suppose(told)
+
+    def _missed(self, sent_at: float, now: float, told: float) -> bool:
+        """A request came too early by our count. True when that was about a moment only, or about a wrong phase."""
+        if self.anchor is not None:
+            if abs(told - now) <= self._tolerance_s:
+                self.anchor = told
+                return True
+            self.anchor = None
+            self._wronged += 1
+            return True
+        if told - now <= self._tolerance_s:
+            self._widen_slack(told - now)
+            return True
+        return False
+
+    def _suppose(self, told: float) -> None:
+        if self.source is not Source.CONFIGURED and not self._wronged and (self.limit or 0) >= _LARGE:
+            self._supposed = self._beyond_at = told
+
+    def _learn_from_end(self, sent: Sent, sent_at: float, now: float, told: float) -> None:
+        """Neither limit nor window are named, but when the window ends."""
+        limit, apart_s = self.limit, told - self._told_end
+        news = limit is not None and sent_at > self._lesson_at  # else it was under way already
+        if limit is not None and news and len(sent) >= limit and self._leaves_at(sent[-limit][0]) <= sent_at:
+            if self._missed(sent_at, now, told):
+                return
+        since = sum(1 for at, _ in sent if at >= self._told_end - LEAD_S)
+        if limit is not None and news and self._is_window(apart_s, since):
+            # Two ends one window apart, and in between what fits into one: fixed windows.
+            self.limit, self.width_s, self.anchor = since, apart_s, told
+        elif self.anchor is None:
+            self._count(sent, told)
+            self._suppose(told)
+        self._told_end, self._apart_s = told, apart_s if news else self._apart_s
+        self._plan_raise(now)
+
+    def _is_window(self, apart_s: float, since: int) -> bool:
+        if not (
+            since > 1 and 2 * since <= 3 * (self.limit or 0) and _SHORTEST_S <= apart_s <= 1.1 * MINUTE_S
+        ):
+            return False
+        return apart_s > 1.05 * self.width_s or abs(apart_s - self._apart_s) <= self._tolerance_s
+
+    def _count(self, sent: Sent, told: float) -> None:
+        """The limit is what we have in the window that ends then."""
+        inside = [at for at, _ in sent if at > told - MINUTE_S - LEAD_S]
+        if not inside:
+            return
+        if self.limit is None or self._fresh:
+            self._fresh = len(inside) == len(
+                sent
+            )  # nothing older: the oldest is what leaves when the window ends
+            if self._fresh:
+                self.width_s = min(max(told - inside[0], _SHORTEST_S), MINUTE_S)
+                self.slack_s = _SLACK * self.width_s
+        self.limit = max(1, sum(1 for at in inside if at > told - self.width_s - LEAD_S))
+        self.source = Source.COUNTED
+
+    def _learn_blindly(self, sent: Sent, sent_at: float, now: float) -> None:
+        """Nothing is told at all."""
+        inside = sum(1 for at, _ in sent if at > now - self.width_s)
+        since = sum(1 for at, _ in sent if at >= self._opened_at)
+        if self.limit is None:
+            self.limit = max(1, inside)
+        elif self._tried_at and sent_at >= self._tried_at:  # a trial
+            self._trials += 1
+        elif sent_at <= self._lesson_at:  # it was under way already
+            self.limit = max(1, min(self.limit, inside))
+        elif now - self._opened_at < self.width_s and 2 * since >= self.limit:
+            self.limit = since  # what fitted since the window opened
+        else:
+            self.limit = max(1, min(inside, int(self.limit * _LESS)))
+        self.source = Source.COUNTED
+        self._tried_at = 0.0
+        self._hold_at = now + _TRIAL_S * 2.0**self._trials
+        self._plan_raise(now)
+
+    def _reopen(self, sent: Sent, sent_at: float, now: float) -> None:
+        """A trial went through: the oldest of what would have filled the window has left it by then."""
+        limit = self.limit or 0
+        before = [at for at, _ in sent if at < sent_at]
+        if len(before) >= limit:
+            self.width_s = min(self.width_s, max(_SHORTEST_S, sent_at - before[-limit]))
+        self._hold_at, self._trials, self._tried_at = 0.0, 0, 0.0
+        self._opened_at = sent_at
+        self._plan_raise(now)
+
+    def _lower_again(self, sent: Sent, now: float) -> None:
+        """Too much was tried."""
+        if self._base is not None and self.limit is not None:
+            inside = sum(1 for at, _ in sent if at > now - self.width_s)
+            self.limit = max(self._base, min(self.limit, (self._base + inside) // 2))
+        self._base, self._step = None, 1
+        self._raise_every_s = min(2.0 * self._raise_every_s, _RAISE_LONGEST_S)
+        self._beyond_at = now + self._raise_every_s
+
+    def _plan_raise(self, now: float) -> None:
+        if self.source is Source.COUNTED and not self._supposed:
+            self._step, self._base = 1, None
+            self._raise_every_s = max(self._raise_every_s, _RAISE_EVERY * self.width_s)
+            self._beyond_at = now + self._raise_every_s
+
+    def _widen_slack(self, by_s: float) -> None:
+        self.slack_s = min(self.slack_s + max(0.0, by_s) + 0.02, _MOST_SLACK * self.width_s)
