@@ -122,9 +122,9 @@ class Pace:
                     self._day_count = max(0, self._day_count - 1)
                 return
 
-    def undecided(self, sent_at: float, now: float) -> None:
+    def undecided(self, sent_at: float) -> None:
         """Nobody knows what became of the request: it counts, and teaches nothing."""
-        self.window.undecided(sent_at, now)
+        self.window.undecided(sent_at)
 
     def refused_rate(
         self,

@@ -127,7 +127,7 @@ class Roster:
         """The request was not sent after all, or costs nothing."""
         if (pace := member.book.get(lease.request.model)) is not None:
             pace.unspend(lease.granted_at)
-            pace.undecided(lease.granted_at, now)
+            pace.undecided(lease.granted_at)
 
     def settled(
         self, member: Member, lease: Lease, outcome: Outcome, usage: Usage | None, now: float
@@ -145,7 +145,7 @@ class Roster:
         elif outcome.scope is Scope.BUCKET_MODEL and outcome.kind in (Kind.RATE, Kind.DAILY):
             self._refused(pace, sent_at, outcome, now)
         else:
-            pace.undecided(sent_at, now)
+            pace.undecided(sent_at)
 
     # ---- inside ----------------------------------------------------------------------------------------------
 

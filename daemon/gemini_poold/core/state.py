@@ -354,7 +354,7 @@ class Pool:
         self._end(lease.id)
         member = self.members.get(lease.account_id)
         if member is not None and (pace := member.book.get(lease.request.model)) is not None:
-            pace.undecided(lease.granted_at, now)
+            pace.undecided(lease.granted_at)
 
     def _succeeded(self, member: Member, lease: Lease, now: float, first_byte_s: float | None) -> None:
         member.health.succeeded(first_byte_s)

@@ -30,6 +30,7 @@ _TRIAL_S = 4.0
 _TRICKLE_S = 1.5  # a refusal comes sooner than that; an answer may take long
 _SHORTEST_S = 1.0
 _RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
+_RAISE_BY = 0.05
 _RAISE_LONGEST_S = 3_600.0
 _LESS = 0.85  # of a limit that was counted and proved too great
 
@@ -51,8 +52,9 @@ class Window:
     """`limit` requests (None: unknown) in `width_s`. `anchor`: an instant at which fixed windows meet, None: sliding."""
 
     __slots__ = (
-        "_apart_s", "_base", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at", "_raise_every_s", "_step",
-        "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source", "width_s",
+        "_apart_s", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at",
+        "_raise_every_s", "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source",
+        "width_s",
     )  # fmt: skip
 
     def __init__(self, limit: int | None = None) -> None:
@@ -64,15 +66,13 @@ class Window:
         self._lesson_at = 0.0  # the last refusal
         self._told_end = 0.0  # the end that it told
         self._apart_s = 0.0  # between the last two told ends
-        self._fresh = False  # the first lesson began with an unused bucket
+        self._fresh = False  # the lesson under way is the first one, and began with an unused bucket
         # Beyond the limit: from `_beyond_at` on a request may be sent that the window does not allow.
         self._beyond_at = inf
         self._probe_at = 0.0  # when one was sent whose fate is not known yet
         self._supposed = 0.0  # why: this told end of fixed windows waits for its proof …
-        self._base: int | None = (
-            None  # … or a counted limit may be too small; this it was before it was raised
-        )
-        self._step = 1
+        self._base = 0  # … or a counted limit may be too small; this it was before it was raised
+        self._base_until = 0.0  # a refusal before that takes the raise back
         self._raise_every_s = 0.0
         self._wronged = 0
         # Without told times: nothing before `_hold_at`, then one on trial.
@@ -115,7 +115,7 @@ class Window:
             self.limit = min(limit, self.limit)
         else:
             if self.source is not Source.TOLD:
-                self._beyond_at, self._base, self._hold_at = inf, None, 0.0
+                self._beyond_at, self._base, self._hold_at = inf, 0, 0.0
             self.source, self.limit = Source.TOLD, limit
         self.width_s = width_s
 
@@ -129,12 +129,11 @@ class Window:
                 self.anchor, self._supposed, self._beyond_at = self._supposed, 0.0, inf
                 self._plan_raise(now)
             else:
-                self._base = self.limit if self._base is None else self._base
-                self.limit += self._step
-                self._step *= 2
-                self._beyond_at = now
+                self._base, self._base_until = self.limit, now + self.width_s
+                self.limit += max(1, int(self.limit * _RAISE_BY))
+                self._beyond_at = now + self.width_s
 
-    def undecided(self, sent_at: float, now: float) -> None:
+    def undecided(self, sent_at: float) -> None:
         """A request's fate will not be known; if it was on trial, another one may be."""
         if sent_at == self._probe_at:
             self._probe_at = 0.0
@@ -143,19 +142,20 @@ class Window:
         """A request that was sent at `sent_at` was refused for this limit (its entry is gone)."""
         probe = sent_at == self._probe_at
         self._probe_at = 0.0 if probe else self._probe_at
+        news = sent_at > self._lesson_at  # else it was under way when the last lesson came
+        self._lesson_at = now
         if self._supposed and sent_at >= self._supposed:  # no fixed windows after all
             self._supposed, self._beyond_at = 0.0, inf
             self._wronged += 1
             self._plan_raise(now)
-        elif probe or (self._base is not None and sent_at > self._lesson_at):
-            self._lower_again(sent, now)
+        elif probe or (news and now < self._base_until):
+            self._take_back(now)
         elif self.source >= Source.TOLD:
             self._learn_phase(sent, sent_at, now, told_until)
         elif told_until is not None:
-            self._learn_from_end(sent, sent_at, now, told_until)
+            self._learn_from_end(sent, sent_at, now, told_until, news=news)
         else:
-            self._learn_blindly(sent, sent_at, now)
-        self._lesson_at = now
+            self._learn_blindly(sent, sent_at, now, news=news)
 
     # ---- inside ----------------------------------------------------------------------------------------------
 
@@ -170,58 +170,57 @@ class Window:
     def _tolerance_s(self) -> float:
         return 0.3 + 0.01 * self.width_s
 
+    def _too_early(self, sent: Sent, sent_at: float) -> bool:
+        """Whether a refused request was sent when by our count there was room."""
+        limit = self.limit or 0
+        return len(sent) < limit or self._leaves_at(sent[-limit][0]) <= sent_at
+
     def _learn_phase(self, sent: Sent, sent_at: float, now: float, told: float | None) -> None:
         """Limit and window are known: what is learnt is where windows begin, and how late Google counts."""
-        limit = self.limit or 0
-        if (
-            told is None or not limit or len(sent) < limit
-        ):  # others use the bucket, too: only its rest is known
-            return
-        leaves_at = self._leaves_at(sent[-limit][0])
-        if leaves_at <= sent_at:
-            self._missed(sent_at, now, told)
+        if told is None or not self.limit or len(sent) < self.limit:
+            return  # others use the bucket, too: only its rest is known
+        if self._too_early(sent, sent_at):
+            self._shift(now, told)
         elif self.anchor is None:
             self._suppose(told)
 
-    def _missed(self, sent_at: float, now: float, told: float) -> bool:
-        """A request came too early by our count. True when that was about a moment only, or about a wrong phase."""
-        if self.anchor is not None:
-            if abs(told - now) <= self._tolerance_s:
+    def _shift(self, now: float, told: float) -> bool:
+        """A request came too early by our count. True when it was by a moment only, which is mended here."""
+        if told - now <= self._tolerance_s:
+            if self.anchor is None:
+                self._widen_slack(told - now)
+            else:
                 self.anchor = told
-                return True
+            return True
+        if self.anchor is not None:
             self.anchor = None
             self._wronged += 1
-            return True
-        if told - now <= self._tolerance_s:
-            self._widen_slack(told - now)
-            return True
         return False
 
     def _suppose(self, told: float) -> None:
         if self.source is not Source.CONFIGURED and not self._wronged and (self.limit or 0) >= _LARGE:
             self._supposed = self._beyond_at = told
 
-    def _learn_from_end(self, sent: Sent, sent_at: float, now: float, told: float) -> None:
+    def _learn_from_end(self, sent: Sent, sent_at: float, now: float, told: float, *, news: bool) -> None:
         """Neither limit nor window are named, but when the window ends."""
-        limit, apart_s = self.limit, told - self._told_end
-        news = limit is not None and sent_at > self._lesson_at  # else it was under way already
-        if limit is not None and news and len(sent) >= limit and self._leaves_at(sent[-limit][0]) <= sent_at:
-            if self._missed(sent_at, now, told):
+        if self.limit is not None and news:
+            self._fresh = False
+            if self._too_early(sent, sent_at) and self._shift(now, told):
                 return
+        apart_s = told - self._told_end
         since = sum(1 for at, _ in sent if at >= self._told_end - LEAD_S)
-        if limit is not None and news and self._is_window(apart_s, since):
+        if self.limit is not None and news and self._is_window(apart_s, since):
             # Two ends one window apart, and in between what fits into one: fixed windows.
             self.limit, self.width_s, self.anchor = since, apart_s, told
         elif self.anchor is None:
             self._count(sent, told)
             self._suppose(told)
-        self._told_end, self._apart_s = told, apart_s if news else self._apart_s
+        if news:
+            self._told_end, self._apart_s = told, apart_s
         self._plan_raise(now)
 
     def _is_window(self, apart_s: float, since: int) -> bool:
-        if not (
-            since > 1 and 2 * since <= 3 * (self.limit or 0) and _SHORTEST_S <= apart_s <= 1.1 * MINUTE_S
-        ):
+        if not (since > 1 and 2 * since <= 3 * (self.limit or 0) and _SHORTEST_S <= apart_s <= 1.1 * MINUTE_S):
             return False
         return apart_s > 1.05 * self.width_s or abs(apart_s - self._apart_s) <= self._tolerance_s
 
@@ -230,28 +229,25 @@ class Window:
         inside = [at for at, _ in sent if at > told - MINUTE_S - LEAD_S]
         if not inside:
             return
-        if self.limit is None or self._fresh:
-            self._fresh = len(inside) == len(
-                sent
-            )  # nothing older: the oldest is what leaves when the window ends
-            if self._fresh:
-                self.width_s = min(max(told - inside[0], _SHORTEST_S), MINUTE_S)
-                self.slack_s = _SLACK * self.width_s
-        self.limit = max(1, sum(1 for at in inside if at > told - self.width_s - LEAD_S))
+        if self.limit is None:
+            self._fresh = len(inside) == len(sent)  # nothing older: the oldest is what leaves when the window ends
+        self.width_s = min(max(told - inside[0], _SHORTEST_S), MINUTE_S) if self._fresh else MINUTE_S
+        self.slack_s = max(self.slack_s if self.limit is not None else 0.0, _SLACK * self.width_s)
+        self.limit = len(inside)
         self.source = Source.COUNTED
 
-    def _learn_blindly(self, sent: Sent, sent_at: float, now: float) -> None:
+    def _learn_blindly(self, sent: Sent, sent_at: float, now: float, *, news: bool) -> None:
         """Nothing is told at all."""
-        inside = sum(1 for at, _ in sent if at > now - self.width_s)
+        inside = max(1, sum(1 for at, _ in sent if at > now - self.width_s))
         since = sum(1 for at, _ in sent if at >= self._opened_at)
         if self.limit is None:
-            self.limit = max(1, inside)
+            self.limit = inside
         elif self._tried_at and sent_at >= self._tried_at:  # a trial
             self._trials += 1
-        elif sent_at <= self._lesson_at:  # it was under way already
-            self.limit = max(1, min(self.limit, inside))
+        elif not news:
+            self.limit = max(min(self.limit, inside), self.limit - 1)  # this one was counted by mistake
         elif now - self._opened_at < self.width_s and 2 * since >= self.limit:
-            self.limit = since  # what fitted since the window opened
+            self.limit = min(self.limit, since)  # what fitted since the window opened
         else:
             self.limit = max(1, min(inside, int(self.limit * _LESS)))
         self.source = Source.COUNTED
@@ -269,18 +265,16 @@ class Window:
         self._opened_at = sent_at
         self._plan_raise(now)
 
-    def _lower_again(self, sent: Sent, now: float) -> None:
+    def _take_back(self, now: float) -> None:
         """Too much was tried."""
-        if self._base is not None and self.limit is not None:
-            inside = sum(1 for at, _ in sent if at > now - self.width_s)
-            self.limit = max(self._base, min(self.limit, (self._base + inside) // 2))
-        self._base, self._step = None, 1
+        if self._base:
+            self.limit, self._base, self._base_until = self._base, 0, 0.0
         self._raise_every_s = min(2.0 * self._raise_every_s, _RAISE_LONGEST_S)
         self._beyond_at = now + self._raise_every_s
 
     def _plan_raise(self, now: float) -> None:
         if self.source is Source.COUNTED and not self._supposed:
-            self._step, self._base = 1, None
+            self._base, self._base_until = 0, 0.0
             self._raise_every_s = max(self._raise_every_s, _RAISE_EVERY * self.width_s)
             self._beyond_at = now + self._raise_every_s
 
