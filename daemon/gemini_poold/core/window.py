@@ -10,7 +10,10 @@ Rules
 3. Where nothing names the window it is a minute, or what told ends and answered trials prove.
 4. Without any told time nothing is sent for 4 s, then one request is tried, then after 8 s, 16 s …; what they meet
    narrows the window.
-5. Instants are when we sent; Google counts when it receives. `slack_s` keeps us clear of that difference and grows when
+5. Fixed windows of a named length keep their phase; others are taken to begin with the first request after the last
+   one's end, which both kinds do as long as somebody waits. A new window is opened by one request; the rest follows when
+   that one was not refused at once, so that an error of phase costs one refusal and not a burst of them.
+6. Instants are when we sent; Google counts when it receives. `slack_s` keeps us clear of that difference and grows when
    a refusal shows that it was too small.
 """
 
@@ -28,6 +31,8 @@ _CLEAR_S = 0.3  # a request sent this much before sliding windows allow it prove
 _LARGE = 20  # limits from which fixed windows are worth a request on trial
 _TRIAL_S = 4.0
 _TRICKLE_S = 1.5  # a refusal comes sooner than that; an answer may take long
+_OPENING_S = 0.5  # a refusal's way there and back
+_GRAIN_S = 1e-3
 _SHORTEST_S = 1.0
 _RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
 _RAISE_BY = 0.05
@@ -49,19 +54,24 @@ class Source(IntEnum):
 
 
 class Window:
-    """`limit` requests (None: unknown) in `width_s`. `anchor`: an instant at which fixed windows meet, None: sliding."""
+    """`limit` requests (None: unknown) in `width_s`. `anchor`: where fixed windows meet (of an unnamed width: the end of
+    the one in force); None: they slide.
+    """
 
     __slots__ = (
-        "_apart_s", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at",
+        "_apart_s", "_open_at", "_excused", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at",
         "_raise_every_s", "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source",
-        "width_s",
+        "named", "width_s",
     )  # fmt: skip
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.source = Source.NOWHERE if limit is None else Source.CONFIGURED
         self.width_s = MINUTE_S
+        self.named = limit is not None  # the width is known by name
         self.anchor: float | None = None
+        self._open_at = 0.0  # the rest of a new window may follow its first request then
+        self._excused = False  # what was under way at the last refusal teaches nothing more
         self.slack_s = _SLACK * MINUTE_S
         self._lesson_at = 0.0  # the last refusal
         self._told_end = 0.0  # the end that it told
@@ -91,10 +101,10 @@ class Window:
         if self._hold_at:
             return self._hold_at
         if len(sent) < limit:
-            return 0.0
+            return self._open_at
         if limit <= 0:
             return inf
-        at = self._leaves_at(sent[-limit][0])
+        at = max(self._leaves_at(sent[-limit][0]), self._open_at)
         return min(at, self._beyond_at) if at > now and not self._probe_at else at
 
     def spent(self, sent: Sent, now: float) -> None:
@@ -103,9 +113,12 @@ class Window:
         if self._hold_at:
             self._tried_at = self._tried_at or now
             self._hold_at = now + _TRICKLE_S
-        elif limit is not None and self._beyond_at <= now and len(sent) > limit:
+            return
+        if limit is not None and self._beyond_at <= now and len(sent) > limit:
             if self._leaves_at(sent[-limit - 1][0]) - now > _CLEAR_S + self.slack_s:
                 self._probe_at = now
+        if self.anchor is not None:
+            self._open(sent, now)
 
     # ---- learning --------------------------------------------------------------------------------------------
 
@@ -117,7 +130,7 @@ class Window:
             if self.source is not Source.TOLD:
                 self._beyond_at, self._base, self._hold_at = inf, 0, 0.0
             self.source, self.limit = Source.TOLD, limit
-        self.width_s = width_s
+        self.width_s, self.named = width_s, True
 
     def answered(self, sent: Sent, sent_at: float, now: float) -> None:
         """A request was not refused. Only one that went on trial teaches anything."""
@@ -126,7 +139,9 @@ class Window:
         elif sent_at == self._probe_at and self.limit is not None:
             self._probe_at = 0.0
             if self._supposed:
-                self.anchor, self._supposed, self._beyond_at = self._supposed, 0.0, inf
+                first = next((at for at, _ in sent if at >= self._supposed), now)
+                self.anchor = self._supposed if self.named else first + self.width_s
+                self._supposed, self._beyond_at = 0.0, inf
                 self._plan_raise(now)
             else:
                 self._base, self._base_until = self.limit, now + self.width_s
@@ -144,6 +159,9 @@ class Window:
         self._probe_at = 0.0 if probe else self._probe_at
         news = sent_at > self._lesson_at  # else it was under way when the last lesson came
         self._lesson_at = now
+        if not news and self._excused:
+            return
+        self._excused = False
         if self._supposed and sent_at >= self._supposed:  # no fixed windows after all
             self._supposed, self._beyond_at = 0.0, inf
             self._wronged += 1
@@ -163,8 +181,20 @@ class Window:
         """When a request sent then no longer counts."""
         if self.anchor is None:
             return sent_at + self.width_s + self.slack_s
+        if not self.named:
+            return self.anchor if sent_at >= self.anchor - self.width_s - _GRAIN_S else 0.0
         windows = floor((sent_at + LEAD_S - self.anchor) / self.width_s) + 1
         return self.anchor + windows * self.width_s
+
+    def _open(self, sent: Sent, now: float) -> None:
+        """A request goes out: does it open a window?"""
+        assert self.anchor is not None
+        if self.named:
+            first = len(sent) < 2 or self._leaves_at(sent[-2][0]) <= now
+        elif first := now >= self.anchor:
+            self.anchor = now + self.width_s
+        if first:
+            self._open_at = now + _OPENING_S
 
     @property
     def _tolerance_s(self) -> float:
@@ -191,6 +221,7 @@ class Window:
                 self._widen_slack(told - now)
             else:
                 self.anchor = told
+            self._excused = True
             return True
         if self.anchor is not None:
             self.anchor = None
@@ -267,6 +298,7 @@ class Window:
 
     def _take_back(self, now: float) -> None:
         """Too much was tried."""
+        self._excused = True
         if self._base:
             self.limit, self._base, self._base_until = self._base, 0, 0.0
         self._raise_every_s = min(2.0 * self._raise_every_s, _RAISE_LONGEST_S)
