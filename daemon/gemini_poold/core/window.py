@@ -8,8 +8,9 @@ Rules
    supposed, and believed when a request is answered that sliding windows would have refused. Told ends that proved
    wrong are not believed again.
 3. Where nothing names the window it is a minute, or what told ends and answered trials prove.
-4. Without any told time nothing is sent for 4 s, then one request is tried, then after 8 s, 16 s …; what they meet
-   narrows the window.
+4. Without any told time nothing is sent for 4 s, then one request is tried, then after 8 s, 16 s …. One that is answered
+   although sliding windows would have refused it has met the beginning of a fixed one; from there to the next refusal
+   we count what fits, from there to the next beginning how long the window is.
 5. Fixed windows of a named length keep their phase; others are taken to begin with the first request after the last
    one's end, which both kinds do as long as somebody waits. A new window is opened by one request; the rest follows when
    that one was not refused at once, so that an error of phase costs one refusal and not a burst of them.
@@ -34,6 +35,7 @@ _TRICKLE_S = 1.5  # a refusal comes sooner than that; an answer may take long
 _OPENING_S = 0.5  # a refusal's way there and back
 _GRAIN_S = 1e-3
 _SHORTEST_S = 1.0
+_EARLIER = 0.07  # of a window whose length was measured: so much earlier its end is tried now and then
 _RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
 _RAISE_BY = 0.05
 _RAISE_LONGEST_S = 3_600.0
@@ -105,7 +107,10 @@ class Window:
         if limit <= 0:
             return inf
         at = max(self._leaves_at(sent[-limit][0]), self._open_at)
-        return min(at, self._beyond_at) if at > now and not self._probe_at else at
+        if at > now and not self._probe_at:
+            early_at = at if self.anchor is None or self.named else self.anchor - _EARLIER * self.width_s
+            return min(at, max(self._beyond_at, early_at)) if self.anchor is not None else min(at, self._beyond_at)
+        return at
 
     def spent(self, sent: Sent, now: float) -> None:
         """A request was sent at `now` (its entry is the last)."""
@@ -143,6 +148,10 @@ class Window:
                 self.anchor = self._supposed if self.named else first + self.width_s
                 self._supposed, self._beyond_at = 0.0, inf
                 self._plan_raise(now)
+            elif self.anchor is not None and not self.named:  # a window that began earlier than we thought
+                self.width_s = max(_SHORTEST_S, sent_at - self._opened_at)
+                self.anchor = sent_at + self.width_s
+                self._opened_at, self._beyond_at = sent_at, now
             else:
                 self._base, self._base_until = self.limit, now + self.width_s
                 self.limit += max(1, int(self.limit * _RAISE_BY))
@@ -192,7 +201,7 @@ class Window:
         if self.named:
             first = len(sent) < 2 or self._leaves_at(sent[-2][0]) <= now
         elif first := now >= self.anchor:
-            self.anchor = now + self.width_s
+            self.anchor, self._opened_at = now + self.width_s, now
         if first:
             self._open_at = now + _OPENING_S
 
@@ -269,31 +278,36 @@ class Window:
 
     def _learn_blindly(self, sent: Sent, sent_at: float, now: float, *, news: bool) -> None:
         """Nothing is told at all."""
-        inside = max(1, sum(1 for at, _ in sent if at > now - self.width_s))
-        since = sum(1 for at, _ in sent if at >= self._opened_at)
-        if self.limit is None:
-            self.limit = inside
-        elif self._tried_at and sent_at >= self._tried_at:  # a trial
+        inside = max(1, sum(1 for at, _ in sent if at > now - (MINUTE_S if self.anchor is None else self.width_s)))
+        since = max(1, sum(1 for at, _ in sent if at >= self._opened_at - _GRAIN_S))
+        if self._tried_at and sent_at >= self._tried_at:
             self._trials += 1
-        elif not news:
-            self.limit = max(min(self.limit, inside), self.limit - 1)  # this one was counted by mistake
-        elif now - self._opened_at < self.width_s and 2 * since >= self.limit:
-            self.limit = min(self.limit, since)  # what fitted since the window opened
+        if self.limit is None:
+            self.limit = since if self._opened_at else inside
+        elif self.anchor is not None:
+            if sent_at > self._opened_at + _OPENING_S and sent_at < self.anchor:
+                self.limit = min(self.limit, since)
         else:
-            self.limit = max(1, min(inside, int(self.limit * _LESS)))
+            self.limit = min(self.limit, inside)  # whatever the window, it lies in the last minute
         self.source = Source.COUNTED
         self._tried_at = 0.0
-        self._hold_at = now + _TRIAL_S * 2.0**self._trials
+        first_s = _TRIAL_S if self.anchor is None else min(_TRIAL_S, self.width_s / 8)
+        self._hold_at = now + first_s * 2.0**self._trials
         self._plan_raise(now)
 
     def _reopen(self, sent: Sent, sent_at: float, now: float) -> None:
-        """A trial went through: the oldest of what would have filled the window has left it by then."""
+        """A trial went through. Had the window been sliding, it might have been refused."""
         limit = self.limit or 0
         before = [at for at, _ in sent if at < sent_at]
-        if len(before) >= limit:
-            self.width_s = min(self.width_s, max(_SHORTEST_S, sent_at - before[-limit]))
+        apart_s = sent_at - self._opened_at
+        early = len(before) >= limit > 0 and before[-limit] + self.width_s + self.slack_s - sent_at > _CLEAR_S
+        if self._opened_at and apart_s <= 1.2 * MINUTE_S and (early or self.anchor is not None):
+            self.width_s = max(_SHORTEST_S, apart_s)
+            self.anchor = sent_at + self.width_s
+            self._opened_at = sent_at
+        elif early:  # a window has begun here: we count what fits
+            self._opened_at, self.limit = sent_at, None
         self._hold_at, self._trials, self._tried_at = 0.0, 0, 0.0
-        self._opened_at = sent_at
         self._plan_raise(now)
 
     def _take_back(self, now: float) -> None:
