@@ -61,7 +61,7 @@ class Window:
     """
 
     __slots__ = (
-        "_apart_s", "_open_at", "_excused", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_opened_at", "_probe_at",
+        "_apart_s", "_open_at", "_excused", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_measured", "_opened_at", "_opened_before", "_probe_at", "_probe_from",
         "_raise_every_s", "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source",
         "named", "width_s",
     )  # fmt: skip
@@ -72,6 +72,7 @@ class Window:
         self.width_s = MINUTE_S
         self.named = limit is not None  # the width is known by name
         self.anchor: float | None = None
+        self._measured = True  # how long fixed windows are
         self._open_at = 0.0  # the rest of a new window may follow its first request then
         self._excused = False  # what was under way at the last refusal teaches nothing more
         self.slack_s = _SLACK * MINUTE_S
@@ -82,6 +83,7 @@ class Window:
         # Beyond the limit: from `_beyond_at` on a request may be sent that the window does not allow.
         self._beyond_at = inf
         self._probe_at = 0.0  # when one was sent whose fate is not known yet
+        self._probe_from = 0.0  # the beginning of the window that it should have waited for
         self._supposed = 0.0  # why: this told end of fixed windows waits for its proof …
         self._base = 0  # … or a counted limit may be too small; this it was before it was raised
         self._base_until = 0.0  # a refusal before that takes the raise back
@@ -92,6 +94,7 @@ class Window:
         self._trials = 0
         self._tried_at = 0.0
         self._opened_at = 0.0  # when the last trial that was answered was sent
+        self._opened_before = 0.0
 
     # ---- deciding --------------------------------------------------------------------------------------------
 
@@ -120,10 +123,13 @@ class Window:
             self._hold_at = now + _TRICKLE_S
             return
         if limit is not None and self._beyond_at <= now and len(sent) > limit:
-            if self._leaves_at(sent[-limit - 1][0]) - now > _CLEAR_S + self.slack_s:
-                self._probe_at = now
+            ahead_s = self._leaves_at(sent[-limit - 1][0]) - now
+            if ahead_s > (_CLEAR_S + self.slack_s if self.anchor is None else 0.0):
+                self._probe_at, self._probe_from = now, self._opened_at
         if self.anchor is not None:
             self._open(sent, now)
+            if not self._measured and limit is not None and len(sent) >= limit and sent[-limit][0] >= self._opened_at:
+                self._hold_at = now + _TRIAL_S  # full, and nobody knows for how long
 
     # ---- learning --------------------------------------------------------------------------------------------
 
@@ -149,7 +155,7 @@ class Window:
                 self._supposed, self._beyond_at = 0.0, inf
                 self._plan_raise(now)
             elif self.anchor is not None and not self.named:  # a window that began earlier than we thought
-                self.width_s = max(_SHORTEST_S, sent_at - self._opened_at)
+                self.width_s = max(_SHORTEST_S, sent_at - self._probe_from)
                 self.anchor = sent_at + self.width_s
                 self._opened_at, self._beyond_at = sent_at, now
             else:
@@ -201,7 +207,7 @@ class Window:
         if self.named:
             first = len(sent) < 2 or self._leaves_at(sent[-2][0]) <= now
         elif first := now >= self.anchor:
-            self.anchor, self._opened_at = now + self.width_s, now
+            self.anchor, self._opened_before, self._opened_at = now + self.width_s, self._opened_at, now
         if first:
             self._open_at = now + _OPENING_S
 
@@ -279,11 +285,13 @@ class Window:
     def _learn_blindly(self, sent: Sent, sent_at: float, now: float, *, news: bool) -> None:
         """Nothing is told at all."""
         inside = max(1, sum(1 for at, _ in sent if at > now - (MINUTE_S if self.anchor is None else self.width_s)))
+        if sent_at == self._opened_at:  # no window began there
+            self._opened_at = self._opened_before
         since = max(1, sum(1 for at, _ in sent if at >= self._opened_at - _GRAIN_S))
         if self._tried_at and sent_at >= self._tried_at:
             self._trials += 1
         if self.limit is None:
-            self.limit = since if self._opened_at else inside
+            self.limit = inside
         elif self.anchor is not None:
             if sent_at > self._opened_at + _OPENING_S and sent_at < self.anchor:
                 self.limit = min(self.limit, since)
@@ -301,12 +309,11 @@ class Window:
         before = [at for at, _ in sent if at < sent_at]
         apart_s = sent_at - self._opened_at
         early = len(before) >= limit > 0 and before[-limit] + self.width_s + self.slack_s - sent_at > _CLEAR_S
-        if self._opened_at and apart_s <= 1.2 * MINUTE_S and (early or self.anchor is not None):
-            self.width_s = max(_SHORTEST_S, apart_s)
-            self.anchor = sent_at + self.width_s
-            self._opened_at = sent_at
-        elif early:  # a window has begun here: we count what fits
-            self._opened_at, self.limit = sent_at, None
+        if early or self.anchor is not None:  # a window has begun here: we count what fits
+            self._measured = self._opened_at > 0 and apart_s <= 1.2 * MINUTE_S
+            self.width_s = max(_SHORTEST_S, apart_s) if self._measured else MINUTE_S
+            self.anchor, self._opened_at = sent_at + self.width_s, sent_at
+            self._raise_every_s = 0.0
         self._hold_at, self._trials, self._tried_at = 0.0, 0, 0.0
         self._plan_raise(now)
 
