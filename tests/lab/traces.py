@@ -192,7 +192,7 @@ ALL: tuple[Trace, ...] = (
         "unequal", keys(3), {("k0", FLASH): (Quota(100),), ("k1", FLASH): (Quota(30),), ("k2", FLASH): (Quota(10),)},
         steady(1.2), "told", text="limits of 100, 30 and 10 a minute, 1.2x",
     ),
-    Trace("out-of-phase", FOUR, _phased(4, 60), steady(1.2), "told", text="fixed minutes that begin at different times, 1.2x"),
+    Trace("out-of-phase", FOUR, _phased(4, 60), steady(1.2), "told", duration_s=1_200.0, text="fixed minutes that begin at different times, 1.2x"),
     Trace(
         "bad-accounts", _BAD, alike(_BAD, Quota(30)), rate(2.4), "told",
         text="nine accounts of 30 a minute: one revoked, one revoked after 200 s, one answers 500 always, one in three of ten, "
@@ -216,7 +216,7 @@ ALL: tuple[Trace, ...] = (
         text="250,000 input tokens a minute, prompts of about 1,000, 4,000 and 15,000, 1.2x in tokens",
     ),
     Trace("shared-projects", _SHARED, alike(_SHARED, RPM60), steady(1.2), "told", text="six keys, two to a project, 1.2x"),
-    Trace("misleading", FOUR, alike(FOUR, RPM60), steady(1.2), "told", hints=Hints.WRONG, text="RetryInfo is wrong by up to three times"),
+    Trace("misleading", FOUR, alike(FOUR, RPM60), steady(1.2), "told", duration_s=1_200.0, hints=Hints.WRONG, text="RetryInfo is wrong by up to three times"),
     Trace("times-only", FOUR, alike(FOUR, RPM60), steady(1.2), "learn", hints=Hints.TIME, text="rolling minutes, refusals tell a time only"),
     Trace(
         "times-only-phased", FOUR, _phased(4, 60), steady(1.2), "learn", hints=Hints.TIME,

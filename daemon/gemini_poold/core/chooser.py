@@ -71,6 +71,21 @@ class Chooser:
             return wait
         return self._unavailable(request, index.members(), now)
 
+    def choose_beside(self, request: Request, now: float, avoid: str) -> Choice | None:
+        """A member that is free now, but not `avoid`."""
+        if request.pin:
+            return None
+        index = self.candidates(request)
+        if request.session and (kept := self._kept(request, index, now)) is not None and kept.id != avoid:
+            return Choice(kept, "session", index)
+        member = index.take(
+            request.model,
+            now,
+            self._blocking_for(request),
+            lambda m: m.id != avoid and self.fits(m, request, now),
+        )
+        return None if member is None else Choice(member, self.strategy, index)
+
     def chose(self, request: Request, choice: Choice, now: float) -> None:
         """The request was granted as chosen: the account's rank moves on, and the session stays with it."""
         member = choice.member

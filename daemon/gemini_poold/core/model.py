@@ -154,6 +154,7 @@ class Lease:
     decision: str
     attempt: int = 1
     detached: bool = False
+    sent_at: float = 0.0  # the instant that it is counted under, unique in its bucket
 
 
 class Grant(NamedTuple):

@@ -7,7 +7,7 @@ of requests, here are input tokens a minute, days (they end at Pacific midnight)
 from __future__ import annotations
 
 from collections import deque
-from math import inf
+from math import inf, nextafter
 
 from .model import DailyCap, Limits
 from .pacific import next_midnight
@@ -78,10 +78,12 @@ class Pace:
                 at = max(at, self._day_ends_at)
         return at
 
-    def spend(self, now: float, tokens: int = 0) -> None:
-        """Count a request that is about to be sent; `tokens`: an estimate, 0 when there is none."""
+    def spend(self, now: float, tokens: int = 0) -> float:
+        """Count a request that is about to be sent; `tokens`: an estimate, 0 when there is none. Returns the instant that
+        names it afterwards: `now`, or a moment later when that is taken."""
         sent = self._sent
-        entry = [now, tokens * self._ratio or self._mean]
+        at = now if not sent or sent[-1][0] < now else nextafter(sent[-1][0], inf)
+        entry = [at, tokens * self._ratio or self._mean]
         sent.append(entry)
         if self._tpm is not None:
             self._live.append(entry)
@@ -89,11 +91,12 @@ class Pace:
         while sent[0][0] < now - _KEPT_S or len(sent) > _MOST:
             sent.popleft()
         if self.window.limit is not None:
-            self.window.spent(sent, now)
+            self.window.spent(sent, at)
         if now >= self._day_ends_at:
             self._day_whole = self._day_ends_at > 0.0
             self._day_ends_at, self._day_count = next_midnight(now), 0
         self._day_count += 1
+        return at
 
     def answered(self, sent_at: float, now: float, *, tokens: int | None, estimate: int = 0) -> None:
         """The request sent at `sent_at` was not refused; `tokens`: its input tokens, `estimate`: what they were thought."""

@@ -7,18 +7,23 @@ Rules
    turns (max-min fair: each grant costs its client one turn, whoever had fewer goes first), first come first served
    within a client.
 3. Whoever cannot be served before its deadline by what is known now is answered at once, with who returns first.
-4. Nobody overtakes: a newcomer waits behind those who want the same model.
+4. Nobody overtakes: a newcomer waits behind those who want the same model. One exception: while the first in line waits
+   for room for many tokens on the account that returns first, small requests may use what is free on the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 from math import inf
 
 from .model import Grant, Refusal, Request, Wait
 from .state import Pool
+
+
+_BESIDE = 16  # so many of a lane are looked at
+_SMALL = 2  # times smaller than the first
 
 
 @dataclass(slots=True, eq=False)
@@ -148,6 +153,8 @@ class Queue:
             if isinstance(decision, Wait):
                 lanes.remove(lane)
                 waits.append((lane, decision))
+                if waiter.request.tokens:
+                    answered += self._beside(lane, waiter, decision.account_id, now)
                 continue
             if isinstance(decision, Grant):
                 self._turn = max(self._turn, place[1])
@@ -163,6 +170,22 @@ class Queue:
         return answered
 
     # ---- inside ----------------------------------------------------------------------------------------------
+
+    def _beside(self, lane: _Lane, first: Waiter, account_id: str, now: float) -> list[Answered]:
+        """Small requests that fit elsewhere while `first` waits for that account."""
+        answered: list[Answered] = []
+        for place in nsmallest(_BESIDE, lane.places):
+            waiter = place[3]
+            if waiter.lane is not lane or _SMALL * waiter.request.tokens > first.request.tokens:
+                continue
+            grant = self._pool.acquire_beside(
+                waiter.request, now, avoid=account_id, owner=waiter.owner, detached=waiter.detached
+            )
+            if grant is None:
+                break
+            self._take_out(waiter)
+            answered.append((waiter, grant))
+        return answered
 
     @staticmethod
     def _next(lanes: list[_Lane]) -> tuple[_Lane, _Place | None]:

@@ -116,18 +116,18 @@ class Roster:
             until = pace.free_at(now, tokens)
         return until if member.cap is None else max(until, member.cap.free_at(now))
 
-    def spend(self, member: Member, request: Request, now: float) -> None:
-        """Count a request that is about to be sent."""
+    def spend(self, member: Member, request: Request, now: float) -> float:
+        """Count a request that is about to be sent; returns the instant that it is counted under."""
         pace = member.book.get(request.model) or self._open(member, request.model)
-        pace.spend(now, request.tokens)
         if member.cap is not None:
             member.cap.spend(now, requests=1)
+        return pace.spend(now, request.tokens)
 
     def unspend(self, member: Member, lease: Lease, now: float) -> None:
         """The request was not sent after all, or costs nothing."""
         if (pace := member.book.get(lease.request.model)) is not None:
-            pace.unspend(lease.granted_at)
-            pace.undecided(lease.granted_at)
+            pace.unspend(lease.sent_at)
+            pace.undecided(lease.sent_at)
 
     def settled(
         self, member: Member, lease: Lease, outcome: Outcome, usage: Usage | None, now: float
@@ -136,7 +136,7 @@ class Roster:
         pace = member.book.get(lease.request.model)
         if pace is None:  # its bucket changed meanwhile
             return
-        sent_at = lease.granted_at
+        sent_at = lease.sent_at
         if outcome.kind in _ANSWERED:
             tokens = usage.input_tokens if usage is not None else None
             pace.answered(sent_at, now, tokens=tokens, estimate=lease.request.tokens)

@@ -150,6 +150,13 @@ class Pool:
             return choice
         return self._grant(request, choice, now, owner=owner, detached=detached)
 
+    def acquire_beside(
+        self, request: Request, now: float, *, avoid: str, owner: str = "", detached: bool = False
+    ) -> Grant | None:
+        """The same without the account `avoid`; None when nobody else is free."""
+        choice = None if self.paused else self.chooser.choose_beside(request, now, avoid)
+        return None if choice is None else self._grant(request, choice, now, owner=owner, detached=detached)
+
     def settle(
         self,
         lease_id: str,
@@ -317,7 +324,7 @@ class Pool:
         member.last_used_at, member.used_seq = now, self._serial
         member.in_flight += 1
         self.chooser.chose(request, choice, now)
-        self.roster.spend(member, request, now)
+        sent_at = self.roster.spend(member, request, now)
         if self.cooldowns:
             self.cooldowns.tried(
                 account=member.id,
@@ -329,7 +336,9 @@ class Pool:
         if request.attempt == 1:
             self.journal.count("requests")
         ends_at = self._lease_end(request, member.id, now)
-        lease = Lease(serial, request, member.id, owner, now, ends_at, serial, request.attempt, detached)
+        lease = Lease(
+            serial, request, member.id, owner, now, ends_at, serial, request.attempt, detached, sent_at
+        )
         self.leases.add(lease)
         self.decisions[serial] = Decision(serial, request, now, member.id, reason)
         if len(self.decisions) > _MAX_DECISIONS:
@@ -354,7 +363,7 @@ class Pool:
         self._end(lease.id)
         member = self.members.get(lease.account_id)
         if member is not None and (pace := member.book.get(lease.request.model)) is not None:
-            pace.undecided(lease.granted_at)
+            pace.undecided(lease.sent_at)
 
     def _succeeded(self, member: Member, lease: Lease, now: float, first_byte_s: float | None) -> None:
         member.health.succeeded(first_byte_s)

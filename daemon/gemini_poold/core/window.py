@@ -112,7 +112,11 @@ class Window:
         at = max(self._leaves_at(sent[-limit][0]), self._open_at)
         if at > now and not self._probe_at:
             early_at = at if self.anchor is None or self.named else self.anchor - _EARLIER * self.width_s
-            return min(at, max(self._beyond_at, early_at)) if self.anchor is not None else min(at, self._beyond_at)
+            return (
+                min(at, max(self._beyond_at, early_at))
+                if self.anchor is not None
+                else min(at, self._beyond_at)
+            )
         return at
 
     def spent(self, sent: Sent, now: float) -> None:
@@ -128,7 +132,12 @@ class Window:
                 self._probe_at, self._probe_from = now, self._opened_at
         if self.anchor is not None:
             self._open(sent, now)
-            if not self._measured and limit is not None and len(sent) >= limit and sent[-limit][0] >= self._opened_at:
+            if (
+                not self._measured
+                and limit is not None
+                and len(sent) >= limit
+                and sent[-limit][0] >= self._opened_at
+            ):
                 self._hold_at = now + _TRIAL_S  # full, and nobody knows for how long
 
     # ---- learning --------------------------------------------------------------------------------------------
@@ -158,7 +167,7 @@ class Window:
                 self.width_s = max(_SHORTEST_S, sent_at - self._probe_from)
                 self.anchor = sent_at + self.width_s
                 self._opened_at, self._beyond_at = sent_at, now
-            else:
+            elif self.source is Source.COUNTED:
                 self._base, self._base_until = self.limit, now + self.width_s
                 self.limit += max(1, int(self.limit * _RAISE_BY))
                 self._beyond_at = now + self.width_s
@@ -178,8 +187,9 @@ class Window:
             return
         self._excused = False
         if self._supposed and sent_at >= self._supposed:  # no fixed windows after all
-            self._supposed, self._beyond_at = 0.0, inf
+            self._supposed, self._beyond_at, self._probe_at = 0.0, inf, 0.0
             self._wronged += 1
+            self._excused = True
             self._plan_raise(now)
         elif probe or (news and now < self._base_until):
             self._take_back(now)
@@ -266,7 +276,9 @@ class Window:
         self._plan_raise(now)
 
     def _is_window(self, apart_s: float, since: int) -> bool:
-        if not (since > 1 and 2 * since <= 3 * (self.limit or 0) and _SHORTEST_S <= apart_s <= 1.1 * MINUTE_S):
+        if not (
+            since > 1 and 2 * since <= 3 * (self.limit or 0) and _SHORTEST_S <= apart_s <= 1.1 * MINUTE_S
+        ):
             return False
         return apart_s > 1.05 * self.width_s or abs(apart_s - self._apart_s) <= self._tolerance_s
 
@@ -276,7 +288,9 @@ class Window:
         if not inside:
             return
         if self.limit is None:
-            self._fresh = len(inside) == len(sent)  # nothing older: the oldest is what leaves when the window ends
+            self._fresh = len(inside) == len(
+                sent
+            )  # nothing older: the oldest is what leaves when the window ends
         self.width_s = min(max(told - inside[0], _SHORTEST_S), MINUTE_S) if self._fresh else MINUTE_S
         self.slack_s = max(self.slack_s if self.limit is not None else 0.0, _SLACK * self.width_s)
         self.limit = len(inside)
@@ -284,7 +298,9 @@ class Window:
 
     def _learn_blindly(self, sent: Sent, sent_at: float, now: float, *, news: bool) -> None:
         """Nothing is told at all."""
-        inside = max(1, sum(1 for at, _ in sent if at > now - (MINUTE_S if self.anchor is None else self.width_s)))
+        inside = max(
+            1, sum(1 for at, _ in sent if at > now - (MINUTE_S if self.anchor is None else self.width_s))
+        )
         if sent_at == self._opened_at:  # no window began there
             self._opened_at = self._opened_before
         since = max(1, sum(1 for at, _ in sent if at >= self._opened_at - _GRAIN_S))
@@ -293,7 +309,9 @@ class Window:
         if self.limit is None:
             self.limit = inside
         elif self.anchor is not None:
-            if sent_at > self._opened_at + _OPENING_S and sent_at < self.anchor:
+            if (
+                news and sent_at < self.anchor and 2 * since >= self.limit
+            ):  # else it was too early for the window
                 self.limit = min(self.limit, since)
         else:
             self.limit = min(self.limit, inside)  # whatever the window, it lies in the last minute
