@@ -61,9 +61,32 @@ class Window:
     """
 
     __slots__ = (
-        "_apart_s", "_open_at", "_excused", "_base", "_base_until", "_beyond_at", "_fresh", "_hold_at", "_lesson_at", "_measured", "_opened_at", "_opened_before", "_probe_at", "_probe_from",
-        "_raise_every_s", "_supposed", "_told_end", "_trials", "_tried_at", "_wronged", "anchor", "limit", "slack_s", "source",
-        "named", "width_s",
+        "_apart_s",
+        "_base",
+        "_base_until",
+        "_beyond_at",
+        "_excused",
+        "_fresh",
+        "_hold_at",
+        "_lesson_at",
+        "_measured",
+        "_open_at",
+        "_opened_at",
+        "_opened_before",
+        "_probe_at",
+        "_probe_from",
+        "_raise_every_s",
+        "_supposed",
+        "_told_end",
+        "_trials",
+        "_tried_at",
+        "_wronged",
+        "anchor",
+        "limit",
+        "named",
+        "slack_s",
+        "source",
+        "width_s",
     )  # fmt: skip
 
     def __init__(self, limit: int | None = None) -> None:
