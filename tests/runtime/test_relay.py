@@ -331,14 +331,26 @@ async def test_connections_are_kept():
         assert len(rig.fake.record.connections()) == 1
 
 
-async def test_long_stream_keeps_its_lease():
-    """A stream that outlives its lease renews it as it goes."""
+@pytest.mark.parametrize("wanted", [1, 3])
+async def test_every_candidate_must_finish(wanted):
+    """Of several candidates one is finished before the others: the stream is not, until each is."""
+
+    def event(index, finish=""):
+        found = {"index": index, "content": {"role": "model", "parts": [{"text": f"{index} "}]}}
+        return {"candidates": [found | ({"finishReason": finish} if finish else {})]}
+
+    def stream_of(*events):
+        raw = b"".join(sse.event(json.dumps(e).encode()) for e in events)
+        return Fault.status(200, body=raw, content_type="text/event-stream")
+
+    body = {**HI, "generationConfig": {"candidateCount": wanted}}
     async with rig_of("key-a") as rig:
-        rig.fake.world.models[MODEL].pace_s = 0.02
-        stream = await rig.dispatcher.stream(rig.stream_call())
-        lease = stream._run.lease
-        ends_at, lease.expires_at = lease.expires_at, rig.clock.now() + 30
-        stream._renew_at = stream._run.lease_renewal_at() - 10
-        _, error = await read(stream)
+        rig.fake.faults.add(stream_of(event(0), event(1), event(0, "STOP"), event(1)))
+        blocks, error = await read(await rig.dispatcher.stream(rig.stream_call(body)))
+        assert text_of(blocks) == "0 1 0 1 "
+        assert (error.code if error else "") == ("stream_cut" if wanted > 1 else "")
+        rig.pool.clear_cooldown()
+        # Google may leave some out, for safety: those that came are whole
+        rig.fake.faults.add(stream_of(event(0), event(1, "SAFETY"), event(0, "STOP")))
+        blocks, error = await read(await rig.dispatcher.stream(rig.stream_call(body)))
         assert error is None
-        assert lease.expires_at >= ends_at

@@ -18,6 +18,7 @@ from ..core.state import UnknownLease
 from ..errors import PoolError
 from ..log import BODIES, tell_body
 from .broker import Broker
+from .keeping import LeaseKeeper
 
 log = logging.getLogger("gemini_pool.dispatch")
 
@@ -80,14 +81,15 @@ class Attempts:
     """The life of one call. `lease` is None whenever none is held."""
 
     __slots__ = (
-        "_broker", "_clock", "account", "backend", "call", "cleaned", "count", "credential", "emptied", "first_byte_s",
+        "_broker", "_clock", "_keeper", "account", "backend", "call", "cleaned", "count", "credential", "emptied", "first_byte_s",
         "generation", "lease", "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
     )  # fmt: skip
 
-    def __init__(self, call: Call, broker: Broker, clock: Clock) -> None:
+    def __init__(self, call: Call, broker: Broker, clock: Clock, keeper: LeaseKeeper) -> None:
         self.call = call
         self.request = call.request
         self._broker = broker
+        self._keeper = keeper
         self._clock = clock
         self.lease: core.Lease | None = None
         self.account: core.Account
@@ -118,6 +120,7 @@ class Attempts:
             self.wait_s += self._clock.monotonic() - began
             self.call.wait_s, self.call.waiting = self.wait_s, False
         self.lease = grant.lease
+        self._keeper.hold(grant.lease)
         self.account = grant.account
         self.backend = backends[grant.account.backend]
         self.renewed = False
@@ -150,10 +153,15 @@ class Attempts:
             error.details = {"status": self.refused[0], "body": self.refused[1]}
         return error
 
-    def settle(self, outcome: Outcome, *, usage: Usage | None = None) -> Settled:
-        """End the lease with what came of it."""
+    def _take_lease(self) -> core.Lease:
         lease, self.lease = self.lease, None
         assert lease is not None
+        self._keeper.let_go(lease)
+        return lease
+
+    def settle(self, outcome: Outcome, *, usage: Usage | None = None) -> Settled:
+        """End the lease with what came of it."""
+        lease = self._take_lease()
         try:
             return self._broker.settle(lease.id, outcome, usage=usage, first_byte_s=self.first_byte_s)
         except UnknownLease:  # it ran out meanwhile: its outcome counts as unknown, the request goes on
@@ -195,9 +203,7 @@ class Attempts:
         if not forms or self.request.pin or error.code != "bad_request":
             self.settle(Outcome(Kind.CLIENT, reason=error.message))
             raise error
-        lease, self.lease = self.lease, None
-        assert lease is not None
-        self._broker.release(lease.id)
+        self._broker.release(self._take_lease().id)
         self.request = self.request._replace(forms=forms, attempt=self.request.attempt + 1)
 
     def abandon(self) -> None:
@@ -209,22 +215,6 @@ class Attempts:
         self, status: int, body: bytes, *, usage: Usage | None = None, finish_reason: str = ""
     ) -> Answer:
         return Answer(status, body, self.account.id, self.count, self.wait_s, usage, finish_reason)
-
-    def lease_renewal_at(self) -> float:
-        """When a stream must begin to renew its lease."""
-        now = self._clock.now()
-        return now + 60.0 if self.lease is None else max(now + 5.0, self.lease.expires_at - 60.0)
-
-    def keep_lease(self, renew_at: float) -> float:
-        """Called now and then while a stream runs: renews the lease from `renew_at` on; returns the next instant."""
-        now = self._clock.now()
-        if now < renew_at or self.lease is None:
-            return renew_at
-        try:
-            ends_at = self._broker.renew(self.lease.id).expires_at
-        except PoolError:
-            ends_at = now
-        return max(now + 5.0, ends_at - 60.0)
 
 
 def broken(reason: str, *, scope: Scope = Scope.ACCOUNT_MODEL) -> Outcome:

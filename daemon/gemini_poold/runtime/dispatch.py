@@ -19,6 +19,7 @@ from ..errors import PoolError, UpstreamFailure
 from ..transport import Response, Transport
 from .attempts import Answer, Attempts, Call, ClientFault, broken
 from .broker import Broker
+from .keeping import LeaseKeeper
 from .relay import Stream
 from .tokens import Need
 
@@ -70,10 +71,11 @@ class Dispatcher:
         self._transport = transport
         self._clock = clock
         self.limits = limits  # replaced at a reload
+        self.keeper = LeaseKeeper(broker, clock)
 
     async def unary(self, call: Call) -> Answer:
         """The whole answer. Raises PoolError when nobody could serve it."""
-        run = Attempts(call, self._broker, self._clock)
+        run = Attempts(call, self._broker, self._clock, self.keeper)
         try:
             while True:
                 response = await self._open(run)
@@ -91,7 +93,7 @@ class Dispatcher:
 
     async def stream(self, call: Call) -> Stream:
         """A stream whose first event is here. Raises PoolError; ClientFault for Google's own 4xx."""
-        run = Attempts(call, self._broker, self._clock)
+        run = Attempts(call, self._broker, self._clock, self.keeper)
         try:
             while True:
                 response = await self._open(run)

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Self
 
-from ..backends import sse
+from ..backends import candidates, sse
 from ..backends.base import OK, Reading
 from ..core.model import Kind, Outcome, Scope, Usage
 from ..errors import PoolError, UpstreamFailure
@@ -46,7 +46,8 @@ class Stream:
         self._translates = not run.backend.transparent(run.call.surface)
         self._first = b""
         self._last = b""
-        self._renew_at = run.lease_renewal_at()
+        wanted = candidates.asked(run.call.body)
+        self._several = candidates.Candidates(wanted) if wanted > 1 else None
         self._relaying: AsyncGenerator[bytes, None] | None = None
         self._reading: AsyncGenerator[bytes, None] | None = None
         self.account = run.account.id
@@ -109,6 +110,8 @@ class Stream:
             self._response.close()
             run.fail(failed.outcome, body=failed.payload)
             return "again"
+        if self._several is not None:
+            self._count(self._several, block)
         self._first = block
         return "ready"
 
@@ -127,7 +130,7 @@ class Stream:
     # ---- afterwards ------------------------------------------------------------------------------------------
 
     async def _relay(self) -> AsyncGenerator[bytes, None]:
-        run, feed = self._run, self._splitter.feed
+        feed = self._splitter.feed
         try:
             if out := self._out(self._first):
                 yield out
@@ -136,15 +139,18 @@ class Stream:
                 if block := feed(chunk):
                     if sse.FINISH in block or sse.ERROR in block or sse.BLOCKED in block:
                         self._look(block)
+                    if self._several is not None:
+                        self._count(self._several, block)
                     if out := self._out(block):
                         yield out
-                    self._renew_at = run.keep_lease(self._renew_at)
             if rest := self._splitter.finish():
                 for payload in sse.payloads(rest):
                     self._note(payload)
+                if self._several is not None:
+                    self._count(self._several, rest)
                 if out := self._out(rest):
                     yield out
-            if not self.finish_reason:
+            if not self._whole(ended=True):
                 raise self._cut(replace(_CUT, reason="the stream ended without its finish marker"))
         except _Failed as failed:
             out = self._out(failed.before) if failed.before else b""
@@ -153,7 +159,7 @@ class Stream:
                 yield out
             raise error from None
         except (UpstreamFailure, sse.TooLong) as failure:
-            if not self.finish_reason:
+            if not self._whole(ended=False):
                 raise self._cut(replace(_CUT, source=str(failure))) from None
         finally:
             self._end()
@@ -178,6 +184,17 @@ class Stream:
             except _Failed as failed:
                 failed.before = block[:begin]
                 raise
+
+    @staticmethod
+    def _count(several: candidates.Candidates, block: bytes) -> None:
+        for payload in sse.payloads(block):
+            several.take(payload)
+
+    def _whole(self, *, ended: bool) -> bool:
+        """Whether what came is a finished answer. `ended`: the stream ended properly."""
+        if not self.finish_reason:
+            return False
+        return self._several is None or self._several.whole(ended=ended)
 
     def _note(self, payload: bytes) -> None:
         run = self._run
@@ -213,7 +230,7 @@ class Stream:
         run = self._run
         if run.lease is None:
             return
-        if self.finish_reason:
+        if self._whole(ended=True):
             run.settle(OK, usage=self._last_usage())
             self._response.release()
         else:
