@@ -22,11 +22,11 @@ class Call(Generic[R]):
     def __init__(self, method: str, result: Any, *, repeatable: bool = False) -> None:
         self.method = method
         self.repeatable = repeatable
-        self._result = result
+        self.result = result
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[R]:
-        return msgspec.json.Decoder(self._result)
+        return msgspec.json.Decoder(self.result)
 
     def decode(self, raw: bytes | msgspec.Raw) -> R:
         return self._decoder.decode(raw)
