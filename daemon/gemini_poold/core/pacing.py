@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from math import inf, nextafter
 
+from .evenly import MINUTE_S
 from .model import DailyCap, Limits
 from .pacific import next_midnight
-from .window import MINUTE_S, Sent, Window
+from .window import Sent, Window
 
 _KEPT_S = 90.0  # how long what was sent is remembered
 _MOST = 5_000

@@ -21,7 +21,6 @@ from math import inf
 from .model import Grant, Refusal, Request, Wait
 from .state import Pool
 
-
 _BESIDE = 16  # so many of a lane are looked at
 _SMALL = 2  # times smaller than the first
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from .evenly import MINUTE_S
 from .health import HELD, Event
 from .journal import Journal
 from .member import Member
@@ -28,7 +29,6 @@ from .model import (
     Usage,
 )
 from .pacing import Cap, Pace, tightest
-from .window import MINUTE_S
 
 _MOST_PAGES = 200
 _ANSWERED = frozenset({Kind.OK, Kind.CLIENT, Kind.CUT, Kind.CANCELLED})
@@ -123,7 +123,7 @@ class Roster:
             member.cap.spend(now, requests=1)
         return pace.spend(now, request.tokens)
 
-    def unspend(self, member: Member, lease: Lease, now: float) -> None:
+    def unspend(self, member: Member, lease: Lease) -> None:
         """The request was not sent after all, or costs nothing."""
         if (pace := member.book.get(lease.request.model)) is not None:
             pace.unspend(lease.sent_at)
@@ -141,7 +141,7 @@ class Roster:
             tokens = usage.input_tokens if usage is not None else None
             pace.answered(sent_at, now, tokens=tokens, estimate=lease.request.tokens)
         elif outcome.kind is Kind.CAPACITY:
-            self.unspend(member, lease, now)
+            self.unspend(member, lease)
         elif outcome.scope is Scope.BUCKET_MODEL and outcome.kind in (Kind.RATE, Kind.DAILY):
             self._refused(pace, sent_at, outcome, now)
         else:

@@ -186,29 +186,29 @@ class Pool:
             self.journal.count("requests")
         self.journal.count("failed")
 
-    def release(self, lease_id: str, now: float) -> Lease:
+    def release(self, lease_id: str, now: float) -> Lease:  # noqa: ARG002 - every event comes with its instant
         """End a lease that was not used."""
         lease = self._end(lease_id)
         member = self.members.get(lease.account_id)
         if member is not None:
-            self.roster.unspend(member, lease, now)
+            self.roster.unspend(member, lease)
         return lease
 
     def renew(self, lease_id: str, now: float) -> Lease:
         lease = self.leases.get(lease_id)
         return self.leases.renew(lease_id, self._lease_end(lease.request, lease.account_id, now))
 
-    def release_owner(self, owner: str, now: float) -> int:
+    def release_owner(self, owner: str, now: float) -> int:  # noqa: ARG002 - as above
         """The owner is gone: free its leases, but for the detached ones."""
         freed = [lease for lease in self.leases.of_owner(owner) if not lease.detached]
         for lease in freed:
-            self._forget(lease, now)  # what it was used for is not known
+            self._forget(lease)  # what it was used for is not known
         return len(freed)
 
     def expire(self, now: float) -> None:
         """End what ran out: leases without a report count as spent, outcome unknown."""
         for lease in self.leases.expired(now):
-            self._forget(lease, now)
+            self._forget(lease)
             text = f"lease {lease.id} ran out without a report"
             self.journal.say("request", "warning", now, text, lease.account_id, lease.request.model)
         self.cooldowns.sweep(now)
@@ -358,7 +358,7 @@ class Pool:
             member.in_flight = max(0, member.in_flight - 1)
         return lease
 
-    def _forget(self, lease: Lease, now: float) -> None:
+    def _forget(self, lease: Lease) -> None:
         """A lease ended without a word."""
         self._end(lease.id)
         member = self.members.get(lease.account_id)

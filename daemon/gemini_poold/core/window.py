@@ -14,7 +14,8 @@ Rules
 5. Fixed windows of a named length keep their phase; others are taken to begin with the first request after the last
    one's end, which both kinds do as long as somebody waits. A new window is opened by one request; the rest follows when
    that one was not refused at once, so that an error of phase costs one refusal and not a burst of them.
-6. Instants are when we sent; Google counts when it receives. `slack_s` keeps us clear of that difference and grows when
+6. Where nothing is told and what was measured of the windows is contradicted, windows are given up (`evenly.py`).
+7. Instants are when we sent; Google counts when it receives. `slack_s` keeps us clear of that difference and grows when
    a refusal shows that it was too small.
 """
 
@@ -24,7 +25,8 @@ from collections import deque
 from enum import IntEnum
 from math import floor, inf
 
-MINUTE_S = 60.0
+from .evenly import MINUTE_S, Evenly
+
 LEAD_S = 0.25  # what was sent this shortly before a boundary may have been counted after it
 _SLACK = 0.002  # of the window, to begin with; at most _MOST_SLACK
 _MOST_SLACK = 0.02
@@ -38,6 +40,7 @@ _SHORTEST_S = 1.0
 _EARLIER = 0.07  # of a window whose length was measured: so much earlier its end is tried now and then
 _RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
 _RAISE_BY = 0.05
+_MOST_DOUBLINGS = 5
 _RAISE_LONGEST_S = 3_600.0
 _LESS = 0.85  # of a limit that was counted and proved too great
 
@@ -65,6 +68,7 @@ class Window:
         "_base",
         "_base_until",
         "_beyond_at",
+        "_even",
         "_excused",
         "_fresh",
         "_hold_at",
@@ -76,6 +80,7 @@ class Window:
         "_probe_at",
         "_probe_from",
         "_raise_every_s",
+        "_raises",
         "_supposed",
         "_told_end",
         "_trials",
@@ -111,6 +116,7 @@ class Window:
         self._base = 0  # … or a counted limit may be too small; this it was before it was raised
         self._base_until = 0.0  # a refusal before that takes the raise back
         self._raise_every_s = 0.0
+        self._raises = 0  # in a row: a bucket that others used, too, soon has its whole limit again
         self._wronged = 0
         # Without told times: nothing before `_hold_at`, then one on trial.
         self._hold_at = 0.0
@@ -118,6 +124,7 @@ class Window:
         self._tried_at = 0.0
         self._opened_at = 0.0  # when the last trial that was answered was sent
         self._opened_before = 0.0
+        self._even: Evenly | None = None  # windows are given up
 
     # ---- deciding --------------------------------------------------------------------------------------------
 
@@ -128,6 +135,8 @@ class Window:
             return 0.0
         if self._hold_at:
             return self._hold_at
+        if self._even is not None:
+            return self._even.free_at(sent[-1][0] if sent else 0.0)
         if len(sent) < limit:
             return self._open_at
         if limit <= 0:
@@ -148,6 +157,9 @@ class Window:
         if self._hold_at:
             self._tried_at = self._tried_at or now
             self._hold_at = now + _TRICKLE_S
+            return
+        if self._even is not None:
+            self._even.spent(now, trickle_s=_TRICKLE_S)
             return
         if limit is not None and self._beyond_at <= now and len(sent) > limit:
             ahead_s = self._leaves_at(sent[-limit - 1][0]) - now
@@ -171,12 +183,16 @@ class Window:
             self.limit = min(limit, self.limit)
         else:
             if self.source is not Source.TOLD:
-                self._beyond_at, self._base, self._hold_at = inf, 0, 0.0
+                self._beyond_at, self._base, self._hold_at, self._even = inf, 0, 0.0, None
             self.source, self.limit = Source.TOLD, limit
         self.width_s, self.named = width_s, True
 
     def answered(self, sent: Sent, sent_at: float, now: float) -> None:
         """A request was not refused. Only one that went on trial teaches anything."""
+        if self._even is not None:
+            self._even.answered(sent_at)
+            self.limit = self._even.per_minute
+            return
         if self._hold_at and self._tried_at and sent_at >= self._tried_at:
             self._reopen(sent, sent_at, now)
         elif sent_at == self._probe_at and self.limit is not None:
@@ -192,7 +208,8 @@ class Window:
                 self._opened_at, self._beyond_at = sent_at, now
             elif self.source is Source.COUNTED:
                 self._base, self._base_until = self.limit, now + self.width_s
-                self.limit += max(1, int(self.limit * _RAISE_BY))
+                self.limit += max(1, int(self.limit * _RAISE_BY)) << self._raises
+                self._raises = min(self._raises + 1, _MOST_DOUBLINGS)
                 self._beyond_at = now + self.width_s
 
     def undecided(self, sent_at: float) -> None:
@@ -321,6 +338,11 @@ class Window:
 
     def _learn_blindly(self, sent: Sent, sent_at: float, now: float, *, news: bool) -> None:
         """Nothing is told at all."""
+        if self._even is not None:
+            if news:
+                self._even.refused(now)
+                self.limit = self._even.per_minute
+            return
         inside = max(
             1, sum(1 for at, _ in sent if at > now - (MINUTE_S if self.anchor is None else self.width_s))
         )
@@ -332,10 +354,14 @@ class Window:
         if self.limit is None:
             self.limit = inside
         elif self.anchor is not None:
-            if (
-                news and sent_at < self.anchor and 2 * since >= self.limit
-            ):  # else it was too early for the window
-                self.limit = min(self.limit, since)
+            if news and sent_at < self.anchor:
+                if (
+                    since < self.limit and self._measured
+                ):  # in the middle of a window that should have had room
+                    self._give_windows_up(sent, now)
+                    return
+                if 2 * since >= self.limit:
+                    self.limit = min(self.limit, since)
         else:
             self.limit = min(self.limit, inside)  # whatever the window, it lies in the last minute
         self.source = Source.COUNTED
@@ -343,6 +369,11 @@ class Window:
         first_s = _TRIAL_S if self.anchor is None else min(_TRIAL_S, self.width_s / 8)
         self._hold_at = now + first_s * 2.0**self._trials
         self._plan_raise(now)
+
+    def _give_windows_up(self, sent: Sent, now: float) -> None:
+        self._even = Evenly([at for at, _ in sent if at > now - MINUTE_S], now)
+        self.limit, self.width_s, self.anchor = self._even.per_minute, MINUTE_S, None
+        self._hold_at, self._tried_at, self._beyond_at, self._probe_at = 0.0, 0.0, inf, 0.0
 
     def _reopen(self, sent: Sent, sent_at: float, now: float) -> None:
         """A trial went through. Had the window been sliding, it might have been refused."""
@@ -360,7 +391,7 @@ class Window:
 
     def _take_back(self, now: float) -> None:
         """Too much was tried."""
-        self._excused = True
+        self._excused, self._raises = True, 0
         if self._base:
             self.limit, self._base, self._base_until = self._base, 0, 0.0
         self._raise_every_s = min(2.0 * self._raise_every_s, _RAISE_LONGEST_S)
