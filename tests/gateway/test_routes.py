@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemini_poold.gateway import code_assist, gemini, health, vertex
+from gemini_poold.gateway import code_assist, gemini, health, openai, vertex
 from gemini_poold.gateway.errors import Shape
 from gemini_poold.gateway.routes import route
 
@@ -34,7 +34,12 @@ def test_generate_on_every_surface(path, surface, version, model):
         ("GET", "/v1beta/models", gemini.list_models),
         ("GET", "/v1beta/models/", gemini.list_models),
         ("GET", "/v1beta/models/m", gemini.get_model),
-        ("GET", "/v1beta/openai/models", gemini.list_openai_models),
+        ("GET", "/v1beta/openai/models", openai.list_models),
+        ("GET", "/v1beta/openai/models/m", openai.get_model),
+        ("POST", "/v1/chat/completions", openai.chat),
+        ("POST", "/v1beta/openai/chat/completions", openai.chat),
+        ("POST", "/v1/responses", openai.responses),
+        ("POST", "/v1/embeddings", openai.embeddings),
         ("GET", "/v1beta1/publishers/google/models", vertex.list_models),
         ("GET", "/v1/projects/p/locations/l/publishers/google/models/m", vertex.get_model),
         ("POST", "/v1beta/models/m:embedContent", gemini.naming),
@@ -72,10 +77,10 @@ def test_only_probes_are_open():
         ("/v1beta/tunedModels/m:generateContent", Shape.GOOGLE),
         ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Shape.GOOGLE),
         ("/v1alpha/auth_tokens", Shape.GOOGLE),
-        ("/v1/chat/completions", Shape.OPENAI),
-        ("/v1beta/openai/chat/completions", Shape.OPENAI),
-        ("/v1/responses", Shape.OPENAI),
-        ("/v1/embeddings", Shape.OPENAI),
+        ("/v1/chat/completions/x", Shape.OPENAI),
+        ("/v1beta/openai/images/generations", Shape.OPENAI),
+        ("/v1/responses/x", Shape.OPENAI),
+        ("/v1/moderations", Shape.OPENAI),
         ("/v1beta1/projects/p/locations/l/endpoints/openapi/chat/completions", Shape.GOOGLE),
         ("/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", Shape.GOOGLE),
         ("/v1internal:setCodeAssistGlobalUserSetting", Shape.GOOGLE),

@@ -62,6 +62,7 @@ def render(shape: Shape, error: PoolError, now: float) -> Rendered:
     headers = {"Content-Type": JSON}
     if delay_s is not None:
         headers["Retry-After"] = str(max(1, ceil(delay_s)))
+        headers["retry-after-ms"] = str(max(1, ceil(delay_s * 1000)))  # OpenAI's SDKs read it first
     return Rendered(word.http, headers, body_of(shape, error, delay_s))
 
 
@@ -102,6 +103,29 @@ def _google(error: PoolError, delay_s: float | None) -> dict[str, Any]:
 def _openai(error: PoolError) -> dict[str, Any]:
     kind = word_of(error).openai_type
     return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
+
+
+_BY_STATUS = {403: "permission_error", 429: "rate_limit_exceeded"}
+
+
+def of_google(status: int, body: bytes) -> bytes:
+    """Google's own refusal in OpenAI's form: its message, and its status as `code`."""
+    try:
+        value: Any = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        value = None
+    if isinstance(value, list) and value:
+        value = value[0]
+    error = value.get("error") if isinstance(value, dict) else None
+    error = error if isinstance(error, dict) else {}
+    kind = _BY_STATUS.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
+    told = {
+        "message": str(error.get("message") or f"Google refused the request ({status})"),
+        "type": kind,
+        "param": None,
+        "code": str(error.get("status") or "bad_request").lower(),
+    }
+    return msgspec.json.encode({"error": told})
 
 
 def duration(seconds: float) -> str:

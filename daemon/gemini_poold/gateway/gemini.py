@@ -15,7 +15,6 @@ from aiohttp import web
 from gemini_pool.errors import PoolError
 
 from . import relay
-from .auth import presented_key
 from .exchange import Exchange
 
 Model = Mapping[str, Any]
@@ -74,32 +73,13 @@ HANDLERS: Mapping[str, Callable[[Exchange], Awaitable[web.StreamResponse]]] = {
 
 
 async def list_models(exchange: Exchange) -> web.StreamResponse:
-    """The models of the whole pool. `/v1/models` is asked by two families: only a Bearer means OpenAI's."""
-    request = exchange.request
-    if exchange.target.version == "v1" and not request.headers.get("x-goog-api-key"):
-        bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
-        if bearer and presented_key(request.headers, ""):
-            return await list_openai_models(exchange)
+    """The models of the whole pool."""
     models = await exchange.services.models.models()
-    shown, token = page(models, request.query_string)
+    shown, token = page(models, exchange.request.query_string)
     answer: dict[str, Any] = {"models": shown}
     if token:
         answer["nextPageToken"] = token
     return relay.json_answer(exchange, msgspec.json.encode(answer))
-
-
-async def list_openai_models(exchange: Exchange) -> web.StreamResponse:
-    models = await exchange.services.models.models()
-    data = [
-        {
-            "id": str(model["name"]).removeprefix("models/"),
-            "object": "model",
-            "created": 0,
-            "owned_by": "google",
-        }
-        for model in models
-    ]
-    return relay.json_answer(exchange, msgspec.json.encode({"object": "list", "data": data}))
 
 
 async def get_model(exchange: Exchange) -> web.StreamResponse:

@@ -12,6 +12,7 @@ import logging
 import socket
 import struct
 from collections.abc import Mapping
+from typing import Protocol
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
@@ -30,13 +31,24 @@ EVENT_STREAM = "text/event-stream"
 _LINGER_S = 5.0  # how long a broken connection may take to deliver the error object that precedes the break
 
 
+class Retelling(Protocol):
+    """A stream in another family's words: bytes to begin with, for each event's payload, and after the last.
+
+    `end` is called only for a stream that ended as it should, and may still raise PoolError.
+    """
+
+    def start(self) -> bytes: ...
+    def feed(self, payload: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
 async def unary(exchange: Exchange, call: Call) -> web.StreamResponse:
     """Dispatch `call` and hand its answer on."""
     answer = await exchange.services.dispatcher.unary(call)
     return of_answer(exchange, answer)
 
 
-async def stream(exchange: Exchange, call: Call) -> web.StreamResponse:
+async def stream(exchange: Exchange, call: Call, retelling: Retelling | None = None) -> web.StreamResponse:
     """Dispatch `call` as a stream: SSE, or one JSON array when the client did not ask for SSE."""
     try:
         source = await exchange.services.dispatcher.stream(call)
@@ -49,7 +61,10 @@ async def stream(exchange: Exchange, call: Call) -> web.StreamResponse:
         response.headers["Cache-Control"] = "no-cache"
         await response.prepare(exchange.request)
         exchange.status, exchange.begun = 200, response
-        await (_relay_sse if sse else _relay_array)(exchange, source, response)
+        if retelling is not None:
+            await _relay_retold(exchange, source, response, retelling)
+        else:
+            await (_relay_sse if sse else _relay_array)(exchange, source, response)
         exchange.usage, exchange.finish = source.usage, source.finish_reason
         return response
     finally:
@@ -81,6 +96,27 @@ async def _relay_array(exchange: Exchange, source: Streaming, response: web.Stre
         await response.write(b"]")
     except PoolError as error:
         await break_off(exchange, response, error, lead=lead)
+    except ConnectionError:
+        exchange.outcome = "cancelled"
+
+
+async def _relay_retold(
+    exchange: Exchange, source: Streaming, response: web.StreamResponse, retelling: Retelling
+) -> None:
+    """Each event in other words. The last words only after the stream's real end."""
+    try:
+        if told := retelling.start():
+            await response.write(told)
+            exchange.bytes_out += len(told)
+        async for event in source.events():
+            if told := retelling.feed(event):
+                await response.write(told)
+                exchange.bytes_out += len(told)
+        told = retelling.end()
+        await response.write(told)
+        exchange.bytes_out += len(told)
+    except PoolError as error:
+        await break_off(exchange, response, error)
     except ConnectionError:
         exchange.outcome = "cancelled"
 
@@ -127,6 +163,8 @@ def of_answer(exchange: Exchange, answer: Answer) -> web.Response:
         exchange.outcome = "refused"
         if exchange.shape is Shape.GOOGLE_ARRAY and not body.lstrip().startswith(b"["):
             body = b"[" + body + b"]"
+        elif exchange.shape is Shape.OPENAI:
+            body = errors.of_google(answer.status, body)
     exchange.status = answer.status
     exchange.bytes_out = len(body)
     return web.Response(

@@ -7,7 +7,7 @@ other path is unknown (404).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import code_assist, gemini, health, vertex
+from . import code_assist, gemini, health, openai, vertex
 from .errors import Shape
 from .exchange import Exchange, Target
 
@@ -44,10 +44,16 @@ NOT_SERVED = {
     "reasoningEngines": "reasoning engines",
     "endpoints": "Vertex endpoints",
 }
+OPENAI_HANDLERS: Mapping[str, Handler] = {
+    "chat/completions": openai.chat,
+    "responses": openai.responses,
+    "embeddings": openai.embeddings,
+}
 OPENAI = {
-    "chat": "OpenAI's chat completions",
-    "responses": "OpenAI's responses",
-    "embeddings": "OpenAI's embeddings",
+    "chat": "OpenAI's kept chat completions",
+    "responses": "OpenAI's kept responses",
+    "embeddings": "anything more of OpenAI's embeddings",
+    "moderations": "OpenAI's moderations",
     "images": "OpenAI's images",
     "videos": "OpenAI's videos",
     "audio": "OpenAI's audio",
@@ -102,12 +108,14 @@ def _versioned(verb: str, version: str, rest: list[str]) -> Route:
 def _gemini(verb: str, version: str, rest: str) -> Route:
     rest = rest.removeprefix("models/")  # `models/models/M`: seen from clients that prefix twice
     if not rest:
-        return _verbs(verb, Route(Target("gl", version, "models"), gemini.list_models), {"GET"})
+        listing = _either(gemini.list_models, openai.list_models) if version == "v1" else gemini.list_models
+        return _verbs(verb, Route(Target("gl", version, "models"), listing), {"GET"})
     model, colon, method = rest.rpartition(":")
     if not colon:
         if "/" in rest:  # models/M/operations/ID
             return _unserved(Target("gl", version, ""), NOT_SERVED["operations"])
-        return _verbs(verb, Route(Target("gl", version, "models", rest), gemini.get_model), {"GET"})
+        getting = _either(gemini.get_model, openai.get_model) if version == "v1" else gemini.get_model
+        return _verbs(verb, Route(Target("gl", version, "models", rest), getting), {"GET"})
     target = Target("gl", version, method, model)
     if method not in gemini.HANDLERS:
         return _unserved(target, f"models.{method}")
@@ -116,12 +124,26 @@ def _gemini(verb: str, version: str, rest: str) -> Route:
 
 def _openai(verb: str, rest: list[str]) -> Route:
     head = rest[0] if rest else ""
-    target = Target("", "", head, shape=Shape.OPENAI)
-    if rest == ["models"]:
-        return _verbs(verb, Route(target, gemini.list_openai_models), {"GET"})
+    target = Target("openai", "", head, shape=Shape.OPENAI)
+    if handler := OPENAI_HANDLERS.get("/".join(rest)):
+        return _verbs(verb, Route(target, handler), {"POST"})
+    if head == "models" and len(rest) == 1:
+        return _verbs(verb, Route(target, openai.list_models), {"GET"})
+    if head == "models" and rest[1:] != [""]:
+        name = "/".join(rest[1:])
+        return _verbs(verb, Route(target._replace(model=name), openai.get_model), {"GET"})
     if head in OPENAI or head in NOT_SERVED or head == "models":
         return _unserved(target, OPENAI.get(head) or NOT_SERVED.get(head) or "OpenAI's models")
     return _unknown(target, "/" + "/".join(rest))
+
+
+def _either(google: Handler, other: Handler) -> Handler:
+    """Two families ask for the same path."""
+
+    async def ask(exchange: Exchange) -> web.StreamResponse:
+        return await (other if openai.asked_by_bearer(exchange) else google)(exchange)
+
+    return ask
 
 
 def _vertex(verb: str, version: str, rest: list[str]) -> Route:

@@ -17,6 +17,7 @@ from ..core.model import Usage
 from ..runtime.dispatch import Answer, Call
 from .auth import LocalKeys
 from .meter import Meter
+from .signatures import Signatures
 
 BODY_LIMIT = 110 * 1024 * 1024  # Google's own inline limit is 100 MB
 
@@ -85,3 +86,4 @@ class Services:
     status: Callable[[], wire.StatusResult]
     quota: Callable[[], Sequence[wire.QuotaEntry]]
     meter: Meter = field(default_factory=Meter)
+    signatures: Signatures = field(default_factory=Signatures)
