@@ -76,6 +76,10 @@ def main() -> int:
     supervisor = service.supervised()
     notifier = service.Notifier()
     inherited = service.inherited_sockets()
+    if supervisor == "launchd":
+        from .launchd import activated_sockets
+
+        inherited += activated_sockets()
     where = places()
     log_module.setup()
     try:

@@ -1,8 +1,8 @@
 """The service manager's side of the daemon: readiness, status line, watchdog, inherited sockets, hardening.
 
 Here: what systemd hands to a process (environment variables and file descriptors) and what it wants to hear. Not
-here: when the daemon is ready or healthy (`app.py` knows), unit files (`packaging/`), binding sockets of our own
-(`ipc.peer`). Everything is a no-op where no manager asked for it.
+here: when the daemon is ready or healthy (`app.py` knows), unit files (the client package's `units/`), binding sockets
+of our own (`ipc.listen`), what launchd holds (`launchd.py`). Everything is a no-op where no manager asked for it.
 """
 
 from __future__ import annotations

@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_token(verb("token", "print an access token", data=True))
     _add_managing(verb)
+    _add_service(verb("service", "run the daemon by systemd or launchd"))
     verb("config", "show the configuration in force, or check the files: config {show,check}")
     verb("secrets", "encrypt the secret files at rest: secrets {seal,unseal,recover,status}")
     return parser
@@ -129,6 +130,27 @@ def _add_managing(verb: Callable[..., argparse.ArgumentParser]) -> None:
         data=True,
     )
     env.add_argument("name", choices=ENV_NAMES, metavar="{" + ",".join(ENV_NAMES) + "}")
+
+
+def _add_service(service: argparse.ArgumentParser) -> None:
+    actions = service.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, text in (
+        ("install", "write its files for this installation, enable and start it"),
+        ("uninstall", "stop it and remove what was written; accounts stay"),
+        ("status", "is it installed, does it run, from where"),
+        ("print", "print what would be written"),
+    ):
+        sub = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        managers = ("systemd", "launchd", "none")
+        sub.add_argument("--manager", choices=managers, default="", help="not the one that is here")
+        if name == "status":
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        if name == "install":
+            sub.add_argument("--force", action="store_true", help="replace files of another's making")
+            sub.add_argument("--no-start", action="store_true", help="write and enable only")
+            sub.add_argument(
+                "--sandbox", choices=("auto", "on", "off"), default="auto", help="the namespace drop-in"
+            )
 
 
 def _add_login(login: argparse.ArgumentParser) -> None:

@@ -167,6 +167,12 @@ def _accounts(verb: str, options: argparse.Namespace) -> int:
     return code
 
 
+def service(options: argparse.Namespace) -> int:
+    from gemini_pool import service as module
+
+    return module.main(options)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "account": lambda options: _accounts("account", options),
     "ask": ask,
@@ -179,6 +185,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "quota": quota,
     "reload": reload,
     "resume": resume,
+    "service": service,
     "status": status,
     "token": token,
 }
