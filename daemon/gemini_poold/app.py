@@ -209,6 +209,9 @@ class Daemon:
         services = self._rpc_services()
         self._rpc = Server(services)
         await self._rpc.listen(listening)
+        if use := self._use_socket():
+            own = service.take_unix(inherited, use)
+            await self._rpc.listen(listen.inherit(own, use) if own else listen.bind(use), "use")
         gateway_socket = self._gateway_socket()
         gateway_unix = service.take_unix(inherited, gateway_socket)
         local_keys = await self._local_keys(self._config)
@@ -428,6 +431,10 @@ class Daemon:
 
     async def _local_keys(self, config: Config) -> LocalKeys:
         return await keys.load(config.gateway, state_dir=self._where.state_dir, environ=os.environ)
+
+    def _use_socket(self) -> Path | None:
+        given = self._config.rpc.use_socket
+        return self._where.socket.parent / config_module.expanded(given) if given else None
 
     def _gateway_socket(self) -> Path:
         given = self._config.gateway.socket

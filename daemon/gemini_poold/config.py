@@ -217,6 +217,17 @@ class Secrets(_Section, frozen=True, omit_defaults=True):
     seal: SecretRef | None = None
 
 
+class Rpc(_Section, frozen=True):
+    """`use_socket`: a second socket that serves the scope `use` alone, for sandboxes: an absolute path, or a bare name
+    beside the RPC socket; empty: there is none."""
+
+    use_socket: str = ""
+
+    def __post_init__(self) -> None:
+        if "/" in self.use_socket:
+            _check_absolute("use_socket", self.use_socket)
+
+
 class Log(_Section, frozen=True):
     level: LogLevel = "info"
     debug_file: str = ""
@@ -234,6 +245,7 @@ class Config(_Section, frozen=True):
     quota: Quota = Quota()
     refresh: Refresh = Refresh()
     secrets: Secrets = Secrets()
+    rpc: Rpc = Rpc()
     log: Log = Log()
 
 
@@ -245,7 +257,7 @@ class Difference(NamedTuple):
 
 
 # Sockets are bound (or taken from systemd) once, at start; the trusted roots belong to connections that streams use.
-NEEDS_RESTART = frozenset({"gateway.listen", "gateway.socket", "network.ca_file"})
+NEEDS_RESTART = frozenset({"gateway.listen", "gateway.socket", "network.ca_file", "rpc.use_socket"})
 
 
 def load(path: Path) -> Config:

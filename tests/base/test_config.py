@@ -43,6 +43,7 @@ DEFAULTS = {
     "quota": {"poll_interval_s": 300},
     "refresh": {"lead_s": 600},
     "secrets": {},
+    "rpc": {"use_socket": ""},
     "log": {"level": "info", "debug_file": ""},
 }
 

@@ -30,7 +30,7 @@ from gemini_pool.errors import (
     Cancelled,
     PoolError,
 )
-from gemini_pool.framing import HEADER, Decoder
+from gemini_pool.framing import HEADER, MAX_FRAME, Decoder
 
 from ..core.model import PoolEvent
 from .notices import Notices
@@ -47,6 +47,7 @@ WRITE_HIGH = 512 * 1024  # bytes that a client has not read yet, from which on n
 _HANGUP_POLL_S = 1.0
 
 _encode = msgspec.json.encode
+_MAX_BODY = MAX_FRAME - 4096  # what a frame may hold besides the message's own words and an id
 _NO_PARAMS = b"{}"
 _REPLY = b'Content-Length: %d\r\n\r\n{"jsonrpc":"2.0","id":%b,"result":%b}'
 _REPLY_SIZE = len(b'{"jsonrpc":"2.0","id":,"result":}')
@@ -314,6 +315,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def progress(self, token: int | str, value: bytes) -> None:
         """Send one `$/progress` whose value is this JSON text; waits while the client does not read."""
+        if len(value) > _MAX_BODY:
+            raise _too_large(len(value))
         self._send(
             b'{"jsonrpc":"2.0","method":"$/progress","params":{"token":%b,"value":%b}}'
             % (_encode(token), value)
@@ -356,6 +359,9 @@ class Connection(asyncio.BufferedProtocol):
             body = _encode(result)
         except Exception as error:  # noqa: BLE001 - a result that is no JSON is our mistake; its client is told
             self._reply_error(ident, error, None)
+            return
+        if len(body) > _MAX_BODY:
+            self._send_error(ident, _too_large(len(body)))
             return
         number = b"%d" % ident if type(ident) is int else _encode(ident)
         if self._corked and self._decoder.framing == HEADER:  # what is usual is framed in one go
@@ -479,3 +485,12 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             asyncio.get_running_loop().call_later(_HANGUP_POLL_S, self._watch_hangup)
+
+
+def _too_large(size: int) -> PoolError:
+    """Instead of a frame that no client may read. Asking again would cost the same and end the same."""
+    return PoolError(
+        "bad_request",
+        f"the answer has {size >> 20} MiB, and a frame at most {MAX_FRAME >> 20}",
+        hint="ask for it through the HTTP gateway, whose answers have no limit: `gemini-pool env genai`",
+    )
