@@ -312,3 +312,15 @@ def hammered(path: Path = POOL_SOCK) -> Iterator[list[str]]:
         stop.set()
         for thread in threads:
             thread.join(PATIENCE_S)
+
+
+def run(scenarios: dict[str, Callable[[Google], dict[str, Any]]]) -> None:
+    """The scenario that the command line names; prints what it saw."""
+    with Google(World()) as google:
+        try:
+            found = scenarios[sys.argv[1]](google)
+        except AssertionError as error:
+            found = {"failed": str(error)}
+        except Exception as error:
+            found = {"failed": f"{error!r}\n{journal_text()[-4000:]}"}
+    print("RESULT " + json.dumps(found))

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from inside import (
     write_config,
 )
 
-from gemini_poold.fake import Fault, Match, World
+from gemini_poold.fake import Fault, Match
 
 WATCHDOG = "[Service]\nWatchdogSec=1s\n"
 SCENARIOS: dict[str, Callable[[Google], dict[str, Any]]] = {}
@@ -399,16 +398,5 @@ def a_key_as_systemd_credential(google: Google) -> dict[str, Any]:
     return {"state": account["state"], "reason": account["reason"], "answer": "result" in ask("hi")}
 
 
-def main() -> None:
-    with Google(World()) as google:
-        try:
-            found = SCENARIOS[sys.argv[1]](google)
-        except AssertionError as error:
-            found = {"failed": str(error)}
-        except Exception as error:
-            found = {"failed": f"{error!r}\n{inside.journal_text()[-4000:]}"}
-    print("RESULT " + json.dumps(found))
-
-
 if __name__ == "__main__":
-    main()
+    inside.run(SCENARIOS)

@@ -1,55 +1,11 @@
 """The shipped units under a real `systemd --user`: an ordinary user of a machine that user-session.sh makes up.
 
-Each test is one scenario of scenarios.py in a session of its own; here stands what has to come out. Where the machine
-cannot do it (no root, no cgroup v2, no systemd) the tests are skipped, unless GEMINI_POOL_REQUIRE_SYSTEMD is set.
+Each test is one scenario of scenarios.py in a session of its own; here stands what has to come out.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-UID = 1000
-CANNOT = 77  # user-session.sh: this machine cannot do it
-EXIT_CONFIG = 78
-
-
-def run_inside(name: str) -> dict[str, Any]:
-    """What a scenario saw."""
-    kept = [sys.prefix, sys.base_prefix, str(ROOT)]
-    line = [str(HERE / "user-session.sh"), "-u", str(UID)]
-    line += [word for path in kept for word in ("-p", path)]
-    line += [sys.executable, str(HERE / "scenarios.py"), name]
-    done = subprocess.run(line, cwd="/", env=environment(), capture_output=True, text=True, timeout=120)
-    if done.returncode == CANNOT and not os.environ.get("GEMINI_POOL_REQUIRE_SYSTEMD"):
-        pytest.skip(done.stderr.strip())
-    results = [text for text in done.stdout.splitlines() if text.startswith("RESULT ")]
-    assert done.returncode == 0 and results, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    found: dict[str, Any] = json.loads(results[-1].removeprefix("RESULT "))
-    assert "failed" not in found, found["failed"]
-    return found
-
-
-def environment() -> dict[str, str]:
-    """Ours, with the sources on the path where the project is not installed."""
-    environ = {
-        name: text for name, text in os.environ.items() if not name.startswith(("GEMINI_", "XDG_", "PYTHON"))
-    }
-    environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    try:
-        importlib.metadata.distribution("gemini-pool")
-    except importlib.metadata.PackageNotFoundError:
-        environ["PYTHONPATH"] = f"{ROOT / 'daemon'}:{ROOT / 'client' / 'python'}"
-    return environ
+from tests.systemd.session import EXIT_CONFIG, run_inside
 
 
 def test_units_verify() -> None:

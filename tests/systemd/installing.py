@@ -1,0 +1,105 @@
+"""`gemini-pool service install` under the user manager, from each kind of installation: a function a scenario.
+
+SERVICE_WHEEL names the wheel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from typing import Any
+
+import inside
+from inside import HOME, SERVICE, SOCKET, Google
+
+PORT = "gemini-pool-gateway.socket"
+FREE_PORT = 28790
+
+
+def _lend(prefix: Path) -> None:
+    """The requirements, without their download."""
+    (site,) = prefix.glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+
+def in_venv() -> Path:
+    prefix = HOME / "a venv"
+    venv.create(prefix, with_pip=True)
+    _lend(prefix)
+    line = [str(prefix / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*line, "--force-reinstall", os.environ["SERVICE_WHEEL"]], check=True)
+    return prefix / "bin" / "gemini-pool"
+
+
+def by_pipx() -> Path:
+    """With its requirements from the registry: pipx wants to see them all."""
+    line = ["pipx", "install", "--python", sys.executable, os.environ["SERVICE_WHEEL"]]
+    environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(line, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return HOME / ".local" / "bin" / "gemini-pool"
+
+
+def command(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([str(path), *words], env=environ, capture_output=True, text=True, timeout=90)
+
+
+def life(google: Google, path: Path) -> dict[str, Any]:
+    """Install, serve, install again, restart, uninstall; and what is left."""
+    inside.write_accounts(inside.key_account(google, "key-a"))
+    inside.write_config(google)
+    config = inside.CONFIG / "config.toml"
+    config.write_text(config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{FREE_PORT}"))
+    before = _files()
+    first = command(path, "service", "install")
+    out: dict[str, Any] = {"install": [first.returncode, first.stdout, first.stderr]}
+    if first.returncode:
+        return out
+    pid = inside.main_pid()
+    status = command(path, "service", "status", "--json")
+    out["status"] = json.loads(status.stdout) if status.stdout else status.stderr
+    out["states"] = [inside.state(unit) for unit in (SERVICE, SOCKET, PORT)]
+    out["answer"] = "result" in inside.ask("Say hello")
+    out["port"] = inside.call("daemon/info")["result"]["gateway_url"]
+    again = command(path, "service", "install")
+    out["again"] = [again.returncode, again.stdout, inside.main_pid() == pid]
+    line = ["systemd-analyze", "--user", "verify", SERVICE, SOCKET, PORT]
+    done = subprocess.run(line, capture_output=True, text=True)
+    out["verify"] = [done.returncode, done.stdout + done.stderr]
+    inside.systemctl("restart", SERVICE)
+    out["after_restart"] = "result" in inside.ask("Say hello again")
+    gone = command(path, "service", "uninstall")
+    out["uninstall"] = [gone.returncode, gone.stdout]
+    out["left"] = sorted(str(name) for name in _files() - before)
+    out["units_left"] = inside.systemctl("list-units", "--all", "--no-legend", "gemini-pool*").stdout
+    out["accounts"] = (inside.CONFIG / "accounts.toml").exists()
+    return out
+
+
+def _files() -> set[Path]:
+    """Everything of the user's but the daemon's own state, and folders that systemd keeps."""
+    kept = (inside.STATE, HOME / ".cache", inside.CONFIG)
+    found = {path for path in HOME.rglob("*") if path.is_symlink() or not path.is_dir()}
+    return {path for path in found if not any(path.is_relative_to(folder) for folder in kept)
+            and "__pycache__" not in path.parts}  # fmt: skip
+
+
+def from_a_venv(google: Google) -> dict[str, Any]:
+    return life(google, in_venv())
+
+
+def from_pipx(google: Google) -> dict[str, Any]:
+    if not shutil.which("pipx"):
+        return {"missing": "pipx"}
+    return life(google, by_pipx())
+
+
+if __name__ == "__main__":
+    inside.run({"from_a_venv": from_a_venv, "from_pipx": from_pipx})

@@ -1,0 +1,47 @@
+"""`gemini-pool service install` gives a unit that starts and serves, from a venv and from pipx."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.systemd.session import ROOT, run_inside
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project as users get it."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    folder.chmod(0o755)  # an ordinary user installs it
+    line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.parametrize("scenario", ["from_a_venv", "from_pipx"])
+def test_the_installed_unit_starts_and_leaves_nothing(wheel: Path, scenario: str) -> None:
+    """Installed it runs, with its port held by systemd; twice changes nothing; uninstalled nothing of it is left."""
+    found = run_inside(
+        scenario, "installing.py", keep=[wheel.parent], extra={"SERVICE_WHEEL": str(wheel)}, timeout_s=300
+    )
+    if "missing" in found and not os.environ.get("GEMINI_POOL_REQUIRE_SYSTEMD"):
+        pytest.skip(f"{found['missing']} is not installed")
+    assert found["install"][0] == 0, found["install"]
+    assert found["states"] == ["active", "active", "active"]
+    assert found["status"]["active"] == "active" and found["status"]["enabled"]
+    expected = ".local/bin/gemini-pool" if scenario == "from_pipx" else "a venv/bin/gemini-pool"
+    assert " ".join(found["status"]["command"]).endswith(expected + " run")
+    assert found["answer"] and found["after_restart"]
+    assert found["port"] == "http://127.0.0.1:28790"
+    assert found["again"][0] == 0 and found["again"][2], "a second install restarted the daemon"
+    assert "as they should be" in found["again"][1]
+    assert found["verify"] == [0, ""]
+    assert found["uninstall"][0] == 0
+    assert found["left"] == []
+    assert found["units_left"] == ""
+    assert found["accounts"] is True
