@@ -204,14 +204,45 @@ def test_env(run, server, tmp_path):
         check=True,
     )
     assert shell.stdout == b"gp-it's http://127.0.0.1:8790"
-    for name in cli.ENV_NAMES:
+    assert run("env", "metadata")[0] == 1
+    for name in set(cli.ENV_NAMES) - {"metadata"}:
         values = json.loads(run("env", name, "--json")[1])
+        assert run("env", name, "--format", "json")[1] == run("env", name, "--json")[1]
         assert "127.0.0.1:8790" in str(values)
         assert "gp-it" in str(values)
     (tmp_path / "gateway.key").unlink()
     code, _, err = run("env", "genai")
     assert code == 1
     assert "gateway.key" in err
+
+
+def test_env_files(run, server, tmp_path, monkeypatch):
+    """`--write` puts the settings into the tool's files, `--undo` takes them out with no daemon running."""
+    import msgspec
+
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GEMINI_POOL_STATE_DIR", str(tmp_path / "state"))
+    info = server.rpc.info()
+    (tmp_path / "gateway.key").write_text("gp-key\n")
+    server.rpc.services.info = lambda: msgspec.structs.replace(info, gateway_url="http://127.0.0.1:8790")
+    code, out, _ = run("env", "gemini-cli", "--write")
+    assert code == 0
+    assert f"{home}/.gemini/settings.json: written" in out
+    assert "gp-key" not in out
+    assert "gp-key" in (home / ".gemini" / ".env").read_text()
+    assert set(json.loads(run("env", "gemini-cli", "--write", "--json")[1]).values()) == {"unchanged"}
+    assert run("env", "genai", "--write")[0] == 2
+    monkeypatch.setenv("GEMINI_POOL_SOCKET", str(tmp_path / "nobody"))
+    assert run("env", "gemini-cli", "--undo")[0] == 0
+    assert not list((home / ".gemini").iterdir())
+    assert "nothing of ours" in run("env", "gemini-cli", "--undo")[1]
+    (home / ".gemini").chmod(0o700)
+    (home / ".config").write_text("")
+    monkeypatch.setenv("GEMINI_POOL_SOCKET", str(server.path))
+    code, _, err = run("env", "opencode", "--write")
+    assert (code, "Traceback" in err) == (78, False)
 
 
 def test_output_into_a_closed_pipe(server):

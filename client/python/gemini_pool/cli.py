@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from gemini_pool.errors import PoolError
 
 HANDED_OVER = ("run", "demo", "config", "secrets")  # verbs of the daemon's own package, arguments and all
-ENV_NAMES = ("gemini-cli", "opencode", "genai", "vertex")
+ENV_NAMES = ("gemini-cli", "opencode", "genai", "openai", "vertex", "metadata")
 IMPORTS = ("gemini-cli", "opencode", "adc", "cliproxyapi", "archive")
 BACKENDS = ("developer-api", "code-assist", "vertex")
 
@@ -124,12 +124,7 @@ def _add_managing(verb: Callable[..., argparse.ArgumentParser]) -> None:
     _add_import(verb("import", "take over logins of other programs, or an archive", data=True))
     _add_export(verb("export", "write logins for opencode, or an archive for another machine", data=True))
     _add_account(verb("account", "the accounts of the pool"))
-    env = verb(
-        "env",
-        'print shell settings that point a tool at the gateway: eval "$(gemini-pool env NAME)"',
-        data=True,
-    )
-    env.add_argument("name", choices=ENV_NAMES, metavar="{" + ",".join(ENV_NAMES) + "}")
+    _add_env(verb("env", "print the settings that point a tool at the gateway", data=True))
 
 
 def _add_service(service: argparse.ArgumentParser) -> None:
@@ -151,6 +146,17 @@ def _add_service(service: argparse.ArgumentParser) -> None:
             sub.add_argument(
                 "--sandbox", choices=("auto", "on", "off"), default="auto", help="the namespace drop-in"
             )
+
+
+def _add_env(env: argparse.ArgumentParser) -> None:
+    env.epilog = 'for this shell: eval "$(gemini-pool env NAME)"'
+    env.add_argument("name", choices=ENV_NAMES, metavar="{" + ",".join(ENV_NAMES) + "}")
+    env.add_argument("--format", choices=("sh", "fish", "json", "dotenv"), default="sh", help="default: sh")
+    files = env.add_mutually_exclusive_group()
+    files.add_argument(
+        "--write", action="store_true", help="into the tool's own files instead (gemini-cli, opencode)"
+    )
+    files.add_argument("--undo", action="store_true", help="put those files back as they were")
 
 
 def _add_login(login: argparse.ArgumentParser) -> None:

@@ -153,10 +153,36 @@ def resume(options: argparse.Namespace) -> int:
 def env(options: argparse.Namespace) -> int:
     from gemini_pool import environment
 
+    if options.undo:
+        return _tool_files(options, None)
     with open_pool(options) as pool:
-        info = pool.info()
-    settings = environment.settings(options.name, info)
-    return show(options, settings, lambda: environment.as_shell(options.name, settings))
+        gateway = environment.gateway_of(pool.info())
+    if options.write:
+        return _tool_files(options, gateway)
+    found = environment.settings(options.name, gateway)
+    print(environment.printed(found, "json" if options.json else options.format))
+    return 0
+
+
+def _tool_files(options: argparse.Namespace, gateway: Any) -> int:
+    """Our settings into the tool's own files, or (without a gateway) out of them."""
+    from gemini_pool import tool_config
+    from gemini_pool.paths import places
+
+    state_dir = places().state_dir
+    try:
+        if gateway is None:
+            done = tool_config.undo(options.name, state_dir)
+        else:
+            done = tool_config.write(
+                options.name, tool_config.wanted(options.name, gateway, os.environ), state_dir
+            )
+    except OSError as error:
+        raise PoolError("not_found", f"{error.filename}: {error.strerror}") from None
+    lines = [f"{file}: {what}" for file, what in done] or [f"nothing of ours is in {options.name}'s files"]
+    if gateway is not None and any(what == "written" for _, what in done):
+        lines.append(f"to take it back: gemini-pool env {options.name} --undo")
+    return show(options, dict(done), lambda: "\n".join(lines))
 
 
 def _accounts(verb: str, options: argparse.Namespace) -> int:
