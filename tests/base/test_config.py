@@ -103,6 +103,8 @@ def test_every_key_can_be_set() -> None:
     lead_s = 30
     [secrets]
     seal = { keyring = "gemini-pool/seal" }
+    [rpc]
+    use_socket = "/run/user/1/pool-use.sock"
     [log]
     level = "debug"
     debug_file = "/tmp/x.log"
