@@ -2,11 +2,14 @@
 
 --traces NAME…    only these        --only NAME…   only these algorithms
 --seeds N         default 5         --picture FILE write the table as a picture, too (needs matplotlib)
+--jobs N          processes, default one a core
+--check           fail when one of our own targets is missed
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,14 +23,17 @@ def main() -> int:
     from .traces import BY_NAME
 
     known = list(makers())
-    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--traces", nargs="+", choices=list(BY_NAME), default=list(BY_NAME), metavar="NAME")
     parser.add_argument("--only", nargs="+", choices=known, default=known, metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--picture", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="fail when a target is missed")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    found = list(scores([BY_NAME[name] for name in args.traces], args.only, args.seeds))
+    found = list(scores([BY_NAME[name] for name in args.traces], args.only, args.seeds, jobs=args.jobs))
     print(table(found))
     if args.picture:
         from .picture import draw
