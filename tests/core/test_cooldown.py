@@ -167,3 +167,16 @@ def test_a_later_refusal_without_time_keeps_outcome_words() -> None:
     c.start(KEY, guess(), NOW + 1)
     (active,) = c.active(NOW + 1)
     assert (active.kind, active.source, active.reason) == (Kind.DAILY, "quotaId", "day")
+
+
+def test_a_guess_beyond_a_told_end_is_lifted_down_to_it() -> None:
+    """A refusal without a time may lengthen a told rest; a success lifts only the guess, and Google's word stays."""
+    cooldowns = Cooldowns()
+    key = key_of(Scope.BUCKET_MODEL, account="a", bucket="b", backend="gl", model="m")
+    cooldowns.start(key, told(2.0), NOW)
+    assert cooldowns.start(key, guess(), NOW).until == NOW + 4.0
+    assert cooldowns.succeed(key, NOW + 1)
+    (rest,) = cooldowns.active(NOW + 1)
+    assert (rest.until, rest.told) == (NOW + 2.0, True)
+    cooldowns.start(key, guess(), NOW + 1)
+    assert cooldowns.start(key, told(0.5, now=NOW + 1), NOW + 1).until == NOW + 2.0

@@ -4,7 +4,8 @@ Rules
 1. What Google told is kept to the second: neither a success elsewhere nor a later guess shortens it.
 2. A guess backs off exponentially with the strikes of its key; a success of the same key forgets the strikes.
 3. Refusals that arrive while the key is resting anyway are one strike, not many (a burst of parallel requests).
-4. Of two ends the later one wins, but a told one replaces a guess outright: it is knowledge.
+4. Of two ends the later one wins, but a told one replaces a guess outright: it is knowledge. A guess that reaches beyond
+   a told end is only that: what lifts it leaves the told end in force.
 5. When a rest without a known end behind it is over, requests come back by a trickle: one, then after a pause another,
    with halved pauses, until one of them is answered (all is open again) or refused (the next rest begins).
 6. A cooldown reaches as far as its scope: one account and model, an account, a bucket (with or without model), or a
@@ -63,6 +64,7 @@ class Cooldown:
     strikes: int
     pause_s: float = 0.0  # of the trickle that follows; 0: none
     trial: bool = False  # what rests now is only the pause of a trickle
+    told_until: float = 0.0  # the last end that Google told
 
     def row(self, *, gone: bool = False) -> CooldownRow:
         return CooldownRow(
@@ -130,9 +132,12 @@ class Cooldowns:
         resting = old is not None and old.until > now and not old.trial
         if old is not None and resting and not (told and not old.told) and old.until >= until:
             return old
+        told_until = 0.0 if old is None else old.told_until
+        if told:
+            until = told_until = max(until, told_until)
         new = Cooldown(
             key[0], key[1], key[2], until, outcome.kind, told, outcome.source, outcome.reason, now, strikes,
-            _TRICKLE_S if trickle else 0.0,
+            _TRICKLE_S if trickle else 0.0, told_until=told_until,
         )  # fmt: skip
         self._by_key[key] = new
         self._changed[key] = new
@@ -151,6 +156,10 @@ class Cooldowns:
         found = self._by_key.get(key)
         if found is None or (found.told and found.until > now and not found.trial):
             return False
+        if found.told_until > now:
+            found.until, found.told = found.told_until, True
+            self._changed[key] = found
+            return True
         del self._by_key[key]
         self._changed[key] = None
         return found.until > now
@@ -187,6 +196,7 @@ class Cooldowns:
             row.reason,
             row.since,
             row.strikes,
+            told_until=until if row.told else 0.0,
         )
 
     @property

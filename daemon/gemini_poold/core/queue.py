@@ -9,10 +9,12 @@ Rules
 3. Whoever cannot be served before its deadline by what is known now is answered at once, with who returns first.
 4. Nobody overtakes: a newcomer waits behind those who want the same model. One exception: while the first in line waits
    for room for many tokens on the account that returns first, small requests may use what is free on the others.
+5. Nobody is served after its deadline, not even when all slept through it (a suspend): its client is gone by then.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, nsmallest
@@ -23,6 +25,8 @@ from .state import Pool
 
 _BESIDE = 16  # so many of a lane are looked at
 _SMALL = 2  # times smaller than the first
+LATE_S = 0.5  # a loop may be that late with waking somebody whose turn came exactly at its deadline
+_ALPHA = 0.2  # weight of the newest distance between two grants
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +40,7 @@ class Waiter:
     detached: bool = False
     ticket: object = None
     lane: _Lane | None = None  # None: it waits no more
+    place: tuple[bool, float, int] = (False, 0.0, 0)
 
 
 _Place = tuple[bool, float, int, Waiter]  # batch, turn, order of arrival
@@ -49,6 +54,15 @@ class _Lane:
     places: list[_Place] = field(default_factory=list)
     deadlines: list[tuple[float, int, Waiter]] = field(default_factory=list)
     count: int = 0
+    until: float = 0.0  # when the first one will be served, as last heard
+    granted_at: float = 0.0
+    gap_s: float = 0.0  # between two grants, lately; 0: not known
+
+    def granted(self, now: float) -> None:
+        if self.granted_at:
+            gap_s = now - self.granted_at
+            self.gap_s += (gap_s - self.gap_s) * (_ALPHA if self.gap_s else 1.0)
+        self.granted_at = now
 
     def first(self) -> _Place | None:
         places = self.places
@@ -77,12 +91,23 @@ class _Lane:
 Answered = tuple[Waiter, Grant | Wait | Refusal]
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Who waits for one model: how many, since when the first of them, and when the next is served at the earliest."""
+
+    model: str
+    waiting: int
+    oldest_since: float
+    next_at: float
+
+
 class Queue:
     """All who wait. `wake_at`: when to call `serve` next, if nothing changes before (inf: nobody waits)."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._lanes: dict[Hashable, _Lane] = {}
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()  # in the order in which they came
         self._models: dict[tuple[str, str], int] = {}  # waiters by model and pin
         self._turns: dict[str, float] = {}  # the last turn that each waiting client has taken a place in
         self._turn = 0.0  # of the last one served
@@ -90,23 +115,42 @@ class Queue:
         self.wake_at = inf
 
     def __len__(self) -> int:
-        return sum(lane.count for lane in self._lanes.values())
+        return len(self._waiters)
 
     def oldest_since(self) -> float | None:
         """When the one who waits longest came; None when nobody waits."""
-        return min(
-            (p[3].since for lane in self._lanes.values() for p in lane.places if p[3].lane is lane),
-            default=None,
-        )
+        first = next(iter(self._waiters), None)
+        return None if first is None else first.since
 
     def position(self, waiter: Waiter) -> int:
-        """How many of its lane go before this one; 0 is next."""
+        """How many who want the same go before this one; 0 is next."""
         lane = waiter.lane
         if lane is None:
             return 0
-        alive = [place for place in lane.places if place[3].lane is lane]
-        own = next(place[:3] for place in alive if place[3] is waiter)
-        return sum(place[:3] < own for place in alive)
+        return sum(place[:3] < waiter.place for place in lane.places if place[3].lane is lane)
+
+    def expected_at(self, waiter: Waiter) -> float:
+        """When this one will be served if all goes on as lately, its deadline at the latest; after `serve`."""
+        lane = waiter.lane
+        if lane is None:
+            return 0.0
+        return min(lane.until + self.position(waiter) * lane.gap_s, waiter.wait_until)
+
+    def lines(self) -> list[Line]:
+        """Who waits, by model; the longest line first."""
+        found: dict[str, list[_Lane]] = {}
+        since: dict[str, float] = {}
+        for waiter in self._waiters:
+            since.setdefault(waiter.request.model, waiter.since)
+        for lane in self._lanes.values():
+            first = lane.first()
+            assert first is not None
+            found.setdefault(first[3].request.model, []).append(lane)
+        lines = [
+            Line(model, sum(lane.count for lane in lanes), since[model], min(lane.until for lane in lanes))
+            for model, lanes in found.items()
+        ]
+        return sorted(lines, key=lambda line: (-line.waiting, line.model))
 
     def ask(
         self, request: Request, now: float, *, owner: str = "", detached: bool = False
@@ -125,7 +169,9 @@ class Queue:
             lane = self._lanes[key] = _Lane(key)
         self._serial += 1
         waiter.lane = lane
-        heappush(lane.places, (request.batch, self._turn_of(waiter), self._serial, waiter))
+        waiter.place = (request.batch, self._turn_of(waiter), self._serial)
+        self._waiters[waiter] = None
+        heappush(lane.places, (*waiter.place, waiter))
         heappush(lane.deadlines, (waiter.wait_until, self._serial, waiter))
         lane.count += 1
         at = (request.model, request.pin)
@@ -148,15 +194,21 @@ class Queue:
             if place is None:
                 break
             waiter = place[3]
+            if waiter.wait_until + LATE_S < now:
+                self._take_out(waiter)
+                answered.append((waiter, Wait(now, "", "its time was over when everybody awoke")))
+                continue
             decision = self._pool.acquire(waiter.request, now, owner=waiter.owner, detached=waiter.detached)
             if isinstance(decision, Wait):
                 lanes.remove(lane)
+                lane.until = decision.until
                 waits.append((lane, decision))
                 if waiter.request.tokens:
                     answered += self._beside(lane, waiter, decision.account_id, now)
                 continue
             if isinstance(decision, Grant):
                 self._turn = max(self._turn, place[1])
+                lane.granted(now)
             self._take_out(waiter)
             answered.append((waiter, decision))
         self.wake_at = inf
@@ -207,6 +259,7 @@ class Queue:
         lane = waiter.lane
         assert lane is not None
         waiter.lane = None
+        del self._waiters[waiter]
         lane.count -= 1
         lane.compact()
         if not lane.count:
