@@ -89,3 +89,44 @@ def test_daily_caps_of_the_user() -> None:
 def test_tightest_of_two() -> None:
     """Of two accounts of one bucket the smaller limit counts, an unset one does not."""
     assert Limits(5, 10, 7) == tightest(Limits(5, None, 7), Limits(8, 10, None))
+
+
+def _used(limits: Limits, count: int) -> Pace:
+    pace = Pace(limits)
+    for n in range(count):
+        pace.answered(pace.spend(NOW + n), NOW + n, tokens=100)
+    return pace
+
+
+def test_what_was_learnt_survives() -> None:
+    """A limit that Google named and the day's count are the same after a restart; the last minute counts in full."""
+    pace = _used(Limits(), 5)
+    pace.refused_rate(pace.spend(NOW + 6), NOW + 6, told_until=NOW + 60, value=5, width_s=60.0)
+    pace.refused_day(pace.spend(NOW + 7), NOW + 7, value=400, until=next_midnight(NOW))
+    later = Pace()
+    later.recall(pace.row("gl:a", "m"), NOW + 20)
+    assert (later.rpm, later.rpd) == (5, 400)
+    assert later.free_at(NOW + 20) == next_midnight(NOW), "the day is used up"
+    fresh = Pace()
+    fresh.recall(_used(Limits(rpm=5), 5).row("gl:a", "m"), NOW + 20)
+    assert fresh.rpm is None, "a configured limit is the configuration's to keep"
+    again = Pace(Limits(rpm=5))
+    again.recall(_used(Limits(rpm=5), 5).row("gl:a", "m"), NOW + 20)
+    assert again.free_at(NOW + 20) >= NOW + 64, "five were sent before the restart"
+
+
+def test_what_is_long_past_does_not_count_after_a_restart() -> None:
+    """Neither the minute of yesterday nor its day; its limits do."""
+    row = _used(Limits(rpd=5), 5).row("gl:a", "m")
+    later = Pace(Limits(rpd=5))
+    later.recall(row, next_midnight(NOW) + 1)
+    assert later.free_at(next_midnight(NOW) + 1) <= next_midnight(NOW) + 1
+
+
+def test_the_users_limits_win_over_what_was_learnt() -> None:
+    """An edit of accounts.toml counts, whatever an earlier run knew."""
+    pace = Pace()
+    pace.window.tell(50, 60.0)
+    later = Pace(Limits(rpm=7, rpd=9, tpm=11))
+    later.recall(pace.row("gl:a", "m"), NOW)
+    assert (later.rpm, later.rpd, later.tpm) == (7, 9, 11)

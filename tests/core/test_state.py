@@ -21,6 +21,7 @@ from gemini_poold.core.model import (
     Kind,
     Limits,
     Outcome,
+    PaceRow,
     Refusal,
     Scope,
     Usage,
@@ -488,3 +489,38 @@ class PoolMachine(RuleBasedStateMachine):
 
 PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestPoolMachine = PoolMachine.TestCase
+
+
+def test_learnt_limits_survive_a_restart() -> None:
+    """What Google named for a bucket is kept by the next run from its first request on."""
+    pool = pool_of(account("a"))
+    refused = Outcome(
+        Kind.RATE,
+        Scope.BUCKET_MODEL,
+        until=NOW + 1,
+        told=True,
+        quota_value=1.0,
+        quota_window="requests/minute",
+    )
+    granted(pool)
+    pool.settle(granted(pool).lease.id, refused, NOW)
+    rows = pool.take_rows()
+    assert [(row.bucket, row.model, row.rpm) for row in rows if isinstance(row, PaceRow)] == [
+        ("gl:a", "m", 1)
+    ]
+    later = Pool(rng=lambda: 0.5)
+    later.restore([row for row in rows if isinstance(row, PaceRow)], NOW + 30)
+    later.configure([account("a")], NOW + 30)
+    later.token_ready("a", NOW + 30)
+    assert waits(later, now=NOW + 30).until > NOW + 59, "one was sent before the restart"
+    granted(later, now=NOW + 61)
+    assert waits(later, now=NOW + 62).until > NOW + 120
+
+
+def test_a_bucket_that_nobody_uses_is_forgotten() -> None:
+    """With its last account its limits go, too, from the database as well."""
+    pool = pool_of(account("a", limits=Limits(rpm=5)))
+    granted(pool)
+    assert [row.gone for row in pool.take_rows() if isinstance(row, PaceRow)] == [False]
+    pool.configure([], NOW)
+    assert [row.gone for row in pool.take_rows() if isinstance(row, PaceRow)] == [True]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,8 @@ sys.path[:0] = [str(_ROOT / "daemon"), str(_ROOT / "client" / "python")]  # the 
 
 def main() -> int:
     from .run import OURS, makers, scores
-    from .table import misses, table
+    from .score import Score
+    from .table import HEAD, blocks, misses
     from .traces import BY_NAME
 
     known = list(makers())
@@ -33,8 +35,16 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    found = list(scores([BY_NAME[name] for name in args.traces], args.only, args.seeds, jobs=args.jobs))
-    print(table(found))
+    found: list[Score] = []
+
+    def kept() -> Iterator[Score]:
+        for each in scores([BY_NAME[name] for name in args.traces], args.only, args.seeds, jobs=args.jobs):
+            found.append(each)
+            yield each
+
+    print(HEAD, flush=True)
+    for block in blocks(kept()):
+        print(block, flush=True)
     if args.picture:
         from .picture import draw
 

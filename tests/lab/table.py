@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from .run import OURS
 from .score import Score
@@ -14,14 +15,12 @@ HEAD = (
 )
 
 
-def table(found: Sequence[Score]) -> str:
-    lines = [HEAD]
-    for name in dict.fromkeys(s.trace for s in found):
-        trace = BY_NAME[name]
-        rows = sorted((s for s in found if s.trace == name), key=lambda s: (s.algorithm != OURS, -s.share))
-        lines += ["", f"{name}: {trace.text}", f"{'  bound':<22}{100:>8.1f}%{rows[0].bound:>8.3f}"]
-        lines += [line(s) for s in rows]
-    return "\n".join(lines)
+def blocks(found: Iterable[Score]) -> Iterator[str]:
+    """One block a trace, as soon as all its algorithms have run; ours first, then the best."""
+    for name, group in groupby(found, key=lambda s: s.trace):
+        rows = sorted(group, key=lambda s: (s.algorithm != OURS, -s.share))
+        head = [f"\n{name}: {BY_NAME[name].text}", f"  {'bound':<20}{100:>7.1f}%{rows[0].bound:>8.3f}"]
+        yield "\n".join(head + [line(s) for s in rows])
 
 
 def line(s: Score) -> str:

@@ -9,6 +9,7 @@ from gemini_poold.core.model import (
     CounterRow,
     DiscoveryRow,
     Kind,
+    PaceRow,
     Row,
     Scope,
     TotalRow,
@@ -79,5 +80,11 @@ def discovery(account_id: str = "a", *, gone: bool = False) -> DiscoveryRow:
     return DiscoveryRow(account_id, "my-project", "standard-tier", "a@x.example", "123", NOW, gone=gone)
 
 
-ONE_OF_EACH: list[Row] = [account(), cooldown(), counter(), TotalRow("requests", 7), discovery()]
-GONE: list[Row] = [account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True)]
+def pace(model: str = "gemini-3-flash", *, gone: bool = False) -> PaceRow:
+    return PaceRow(
+        "gl:a", model, 10, 2, 60.0, True, None, None, 250, NOW, 3, 3_000.0, 17, NOW + 3_600.0, True, gone=gone
+    )
+
+
+ONE_OF_EACH: list[Row] = [account(), cooldown(), counter(), TotalRow("requests", 7), discovery(), pace()]
+GONE: list[Row] = [account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True), pace(gone=True)]

@@ -333,7 +333,34 @@ class DiscoveryRow:
     gone: bool = False
 
 
-Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow
+@dataclass(frozen=True, slots=True)
+class PaceRow:
+    """What is known of one bucket and model: limits that were learnt, and what was sent that still counts.
+
+    `rpm` requests in `width_s`; `source` is `core.window.Source` (0: not learnt). `anchor`: where fixed windows meet, None:
+    they slide. `recent` requests of `recent_tokens` in all were sent in the minute before `at`; `day_count` in the day
+    that ends at `day_ends_at`, counted from its beginning if `day_whole`.
+    """
+
+    bucket: str
+    model: str
+    rpm: int | None
+    source: int
+    width_s: float
+    named: bool
+    anchor: float | None
+    tpm: int | None
+    rpd: int | None
+    at: float
+    recent: int
+    recent_tokens: float
+    day_count: int
+    day_ends_at: float
+    day_whole: bool
+    gone: bool = False
+
+
+Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections import deque
 from math import inf, nextafter
 
 from .evenly import MINUTE_S
-from .model import DailyCap, Limits
+from .model import DailyCap, Limits, PaceRow
 from .pacific import next_midnight
-from .window import Sent, Window
+from .window import Sent, Source, Window
 
 _KEPT_S = 90.0  # how long what was sent is remembered
 _MOST = 5_000
@@ -64,6 +64,39 @@ class Pace:
             self.limits, self.window = limits, Window(limits.rpm)
             self._rpd = limits.rpd
             self._limit_tokens(limits.tpm)
+
+    @property
+    def known(self) -> bool:
+        """Whether any limit is known: then what was sent is worth keeping."""
+        return self.window.limit is not None or self._tpm is not None or self._rpd is not None
+
+    def row(self, bucket: str, model: str) -> PaceRow:
+        """What must survive a restart."""
+        w, sent = self.window, self._sent
+        at = sent[-1][0] if sent else 0.0
+        recent = [tokens for when, tokens in sent if when > at - MINUTE_S]
+        learnt = w.source in (Source.TOLD, Source.COUNTED)
+        return PaceRow(
+            bucket, model, w.limit if learnt else None, int(w.source) if learnt else 0, w.width_s, w.named,
+            w.anchor if w.named else None,  # the others begin when somebody asks
+            self._tpm, self._rpd, at, len(recent), sum(recent), self._day_count, self._day_ends_at, self._day_whole,
+        )  # fmt: skip
+
+    def recall(self, row: PaceRow, now: float) -> None:
+        """Take up what an earlier run knew. What it sent in the last minute counts as sent at its last instant."""
+        if row.rpm is not None and self.limits.rpm is None:
+            self.window.recall(row)
+        if self.limits.rpd is None:
+            self._rpd = row.rpd
+        if now < row.day_ends_at:
+            self._day_count, self._day_ends_at, self._day_whole = (
+                row.day_count,
+                row.day_ends_at,
+                row.day_whole,
+            )
+        if now - MINUTE_S < row.at <= now and not self._sent:
+            self._sent.extend([row.at, row.recent_tokens / row.recent] for _ in range(row.recent))
+        self._limit_tokens(row.tpm if self.limits.tpm is None else self.limits.tpm)
 
     def free_at(self, now: float, tokens: int = 0) -> float:
         """From when on one more request (of so many input tokens) keeps every limit; `now` or earlier means now."""

@@ -23,6 +23,7 @@ from .model import (
     Lease,
     Limits,
     Outcome,
+    PaceRow,
     Request,
     Row,
     Scope,
@@ -62,6 +63,10 @@ class Roster:
         self._past: dict[str, _Past] = {}
         self._limits: dict[str, Limits] = {}  # by bucket
         self._books: dict[str, dict[str, Pace]] = {}  # by bucket, then model
+        self._kept: dict[
+            tuple[str, str], PaceRow
+        ] = {}  # of an earlier run, until somebody asks for the model
+        self._touched: set[tuple[str, str]] = set()
 
     def configure(self, accounts: Sequence[Account], now: float, restarted: frozenset[str]) -> Changes:
         """Take the accounts as the user wants them; `restarted` ones have a new credential and start anew."""
@@ -94,6 +99,8 @@ class Roster:
                     self._past_of(row.account_id).counters[row.model] = row
                 case DiscoveryRow():
                     self._past_of(row.account_id).discovery = row
+                case PaceRow():
+                    self._kept[row.bucket, row.model] = row
 
     def discover(self, member: Member, row: DiscoveryRow) -> None:
         member.project, member.tier, member.email, member.sub = row.project, row.tier, row.email, row.sub
@@ -105,12 +112,24 @@ class Roster:
 
     # ---- our own count ---------------------------------------------------------------------------------------
 
+    def take_rows(self) -> list[PaceRow]:
+        """Pages whose limits or counts changed since the last call."""
+        rows = []
+        for bucket, model in self._touched:
+            pace = self._books.get(bucket, {}).get(model)
+            if pace is not None and pace.known:
+                rows.append(pace.row(bucket, model))
+        self._touched.clear()
+        return rows
+
     def paced_until(self, member: Member, model: str, now: float, tokens: int = 0) -> float:
         """When the limits that are known of the member's bucket, and its daily cap, let it send one more request."""
         pace = member.book.get(model)
         if pace is None:
             until = (
-                0.0 if member.bucket not in self._limits else self._open(member, model).free_at(now, tokens)
+                self._open(member, model, now).free_at(now, tokens)
+                if member.bucket in self._limits or (member.bucket, model) in self._kept
+                else 0.0
             )
         else:
             until = pace.free_at(now, tokens)
@@ -118,7 +137,9 @@ class Roster:
 
     def spend(self, member: Member, request: Request, now: float) -> float:
         """Count a request that is about to be sent; returns the instant that it is counted under."""
-        pace = member.book.get(request.model) or self._open(member, request.model)
+        pace = member.book.get(request.model) or self._open(member, request.model, now)
+        if pace.known:
+            self._touched.add((member.bucket, request.model))
         if member.cap is not None:
             member.cap.spend(now, requests=1)
         return pace.spend(now, request.tokens)
@@ -136,6 +157,8 @@ class Roster:
         pace = member.book.get(lease.request.model)
         if pace is None:  # its bucket changed meanwhile
             return
+        if pace.known or outcome.scope is Scope.BUCKET_MODEL:
+            self._touched.add((member.bucket, lease.request.model))
         sent_at = lease.sent_at
         if outcome.kind in _ANSWERED:
             tokens = usage.input_tokens if usage is not None else None
@@ -166,12 +189,17 @@ class Roster:
         else:
             pace.unspend(sent_at)
 
-    def _open(self, member: Member, model: str) -> Pace:
+    def _open(self, member: Member, model: str, now: float) -> Pace:
         """A page of the bucket's book. Clients may name any model: the oldest pages make room."""
         book = member.book
         if len(book) >= _MOST_PAGES:
-            del book[next(iter(book))]
+            oldest = next(iter(book))
+            if book.pop(oldest).known:
+                self._journal.add_row(replace(Pace().row(member.bucket, oldest), gone=True))
         pace = book[model] = Pace(self._limits.get(member.bucket, Limits()))
+        row = self._kept.pop((member.bucket, model), None)
+        if row is not None:
+            pace.recall(row, now)
         return pace
 
     def _new(self, account: Account, order: int, now: float) -> Member:
@@ -202,10 +230,17 @@ class Roster:
         for member in self.members.values():
             self._place(member)
         used = {member.bucket for member in self.members.values()}
-        self._books = {bucket: book for bucket, book in self._books.items() if bucket in used}
+        for bucket in [b for b in self._books if b not in used]:
+            self._close(bucket)
         for bucket, book in self._books.items():
             for pace in book.values():
                 pace.configure(self._limits.get(bucket, Limits()))
+
+    def _close(self, bucket: str) -> None:
+        """Nobody uses the bucket any more."""
+        for model, pace in self._books.pop(bucket).items():
+            if pace.known:
+                self._journal.add_row(replace(pace.row(bucket, model), gone=True))
 
     def _place(self, member: Member) -> None:
         member.bucket = member.bucket_key()

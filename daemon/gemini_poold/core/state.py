@@ -310,7 +310,7 @@ class Pool:
 
     def take_rows(self) -> list[Row]:
         """Rows that must survive, of everything that changed since the last call."""
-        return [*self.journal.take_rows(self.members), *self.cooldowns.take_rows()]
+        return [*self.journal.take_rows(self.members), *self.roster.take_rows(), *self.cooldowns.take_rows()]
 
     def take_events(self) -> list[PoolEvent]:
         return self.journal.take_events()

@@ -26,6 +26,7 @@ from enum import IntEnum
 from math import floor, inf
 
 from .evenly import MINUTE_S, Evenly
+from .model import PaceRow
 
 LEAD_S = 0.25  # what was sent this shortly before a boundary may have been counted after it
 _SLACK = 0.002  # of the window, to begin with; at most _MOST_SLACK
@@ -125,6 +126,12 @@ class Window:
         self._opened_at = 0.0  # when the last trial that was answered was sent
         self._opened_before = 0.0
         self._even: Evenly | None = None  # windows are given up
+
+    def recall(self, row: PaceRow) -> None:
+        """Take up what an earlier run had learnt."""
+        self.limit, self.source, self.width_s = row.rpm, Source(row.source), row.width_s
+        self.named, self.anchor = row.named, row.anchor
+        self.slack_s = max(self.slack_s, _SLACK * row.width_s)
 
     # ---- deciding --------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gemini_poold import __version__, files
 from gemini_poold.clock import Clock
-from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, Row, TotalRow
+from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, PaceRow, Row, TotalRow
 from gemini_poold.errors import FileRefused, StateUnusable
 
 from . import migrations, tables
@@ -24,6 +24,7 @@ from .tables import MetaRow
 from .writer import Writer, unusable
 
 BUSY_TIMEOUT_S = 5.0
+OLD_PACE_S = 30 * 86_400.0  # limits that nobody has met for so long are learnt anew
 OLD_COOLDOWN_S = (
     7 * 86400.0
 )  # a cooldown that ended so long ago tells nothing any more, not even by its strikes
@@ -42,6 +43,7 @@ class Saved:
     counters: list[CounterRow] = field(default_factory=list)
     totals: list[TotalRow] = field(default_factory=list)
     discoveries: list[DiscoveryRow] = field(default_factory=list)
+    paces: list[PaceRow] = field(default_factory=list)
     last_good_accounts: str | None = None
     last_good_digest: str = ""
     meta: dict[str, str] = field(default_factory=dict)
@@ -50,7 +52,7 @@ class Saved:
     @property
     def rows(self) -> list[Row]:
         """All of them, as the pool's `restore` takes them."""
-        return [*self.accounts, *self.cooldowns, *self.counters, *self.totals, *self.discoveries]
+        return [*self.accounts, *self.cooldowns, *self.counters, *self.totals, *self.discoveries, *self.paces]
 
 
 class Store:
@@ -189,6 +191,7 @@ def _prepare(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("DELETE FROM cooldowns WHERE until < ?", (now - OLD_COOLDOWN_S,))
+    connection.execute("DELETE FROM paces WHERE at < ?", (now - OLD_PACE_S,))
     connection.execute(tables.TABLES[MetaRow].upsert, (WRITTEN_BY, __version__))
 
 
@@ -203,6 +206,7 @@ def _read_all(connection: sqlite3.Connection, saved: Saved) -> None:
     saved.counters = list(tables.read(connection, CounterRow, bad))
     saved.totals = list(tables.read(connection, TotalRow, bad))
     saved.discoveries = list(tables.read(connection, DiscoveryRow, bad))
+    saved.paces = list(tables.read(connection, PaceRow, bad))
     saved.meta = {row.name: row.value for row in tables.read(connection, MetaRow, bad)}
 
 

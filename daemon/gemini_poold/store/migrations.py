@@ -41,6 +41,14 @@ STEPS: tuple[str, ...] = (
         sub TEXT NOT NULL, at REAL NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE paces (
+        bucket TEXT NOT NULL, model TEXT NOT NULL, rpm INTEGER, source INTEGER NOT NULL, width_s REAL NOT NULL,
+        named INTEGER NOT NULL, anchor REAL, tpm INTEGER, rpd INTEGER, at REAL NOT NULL, recent INTEGER NOT NULL,
+        recent_tokens REAL NOT NULL, day_count INTEGER NOT NULL, day_ends_at REAL NOT NULL, day_whole INTEGER NOT NULL,
+        PRIMARY KEY (bucket, model)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, Row, TotalRow
+from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, PaceRow, Row, TotalRow
 
 T = TypeVar("T")
 
@@ -62,6 +62,7 @@ TABLES: Mapping[type[Any], Table] = {
         Table("counters", CounterRow, ("account_id", "model")),
         Table("totals", TotalRow, ("name",)),
         Table("discoveries", DiscoveryRow, ("account_id",)),
+        Table("paces", PaceRow, ("bucket", "model")),
         Table("meta", MetaRow, ("name",)),
     )
 }
