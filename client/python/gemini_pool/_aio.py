@@ -43,10 +43,11 @@ class AsyncPool:
         *,
         name: str = "",
         connect_s: float = connect.CONNECT_S,
+        autostart: bool | None = None,
     ) -> None:
         self.socket = connect.socket_path(socket)
         self._greeting = connect.greeting(name)
-        self._links = _Links(self.socket, self._greeting, connect_s)
+        self._links = _Links(self.socket, self._greeting, connect_s, connect.wants_autostart(autostart))
 
     # ---- leases ----------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class AsyncPool:
 
     async def call(self, method: str, params: Any = None) -> Any:
         """Any method by its name, decoded to plain values: for daemons newer than this client."""
-        return await self._call(Call(method, Any), params)
+        return await self._call(Call(method, Any, repeatable=method in calls.REPEATABLE), params)
 
     async def aclose(self) -> None:
         """End all connections but those of streams that still run; leases are freed at once."""
@@ -381,8 +382,11 @@ class AsyncEvents:
 class _Links:
     """The connections of one AsyncPool: one that all calls share, and those of streams."""
 
-    def __init__(self, socket: str, greeting: wire.InitializeParams, connect_s: float) -> None:
+    def __init__(
+        self, socket: str, greeting: wire.InitializeParams, connect_s: float, autostart: bool
+    ) -> None:
         self._socket = socket
+        self._autostart = autostart
         self._greeting = greeting
         self._connect_s = connect_s
         self._shared: _Link | None = None
@@ -420,11 +424,16 @@ class _Links:
     async def connect(self) -> _Link:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._connect_s
+        autostart = self._autostart
         while True:
             try:
                 _, link = await loop.create_unix_connection(lambda: _Link(self._greeting), self._socket)
                 return link
             except OSError as error:
+                if autostart and error.errno in connect.ABSENT:
+                    if await asyncio.to_thread(connect.start_daemon, self._socket):
+                        give_up_at = loop.time() + max(self._connect_s, connect.CONNECT_S)
+                    autostart = False
                 if error.errno not in connect.ABSENT or loop.time() >= give_up_at:
                     raise connect.failure(error, self._socket) from None
             await asyncio.sleep(connect.RETRY_S)

@@ -39,7 +39,8 @@ class Pool:
     """The daemon, as blocking calls.
 
     `socket`: where it listens (default: the contract's place). `name`: shown in status. `connect_s`: how long to try
-    while nobody answers. `timeout_s`: longest silence of the daemon within a call (default: none, because waiting for
+    while nobody answers. `autostart`: start the daemon where nobody answers and no service manager has it, and give it
+    2 s (default: when GEMINI_POOL_AUTOSTART is 1). `timeout_s`: longest silence of the daemon within a call (default: none, because waiting for
     an account has its own deadline). Every method raises `PoolError`; nothing is sent before the first call.
     """
 
@@ -49,11 +50,14 @@ class Pool:
         *,
         name: str = "",
         connect_s: float = connect.CONNECT_S,
+        autostart: bool | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self.socket = connect.socket_path(socket)
         self._greeting = connect.greeting(name)
-        self._links = _Links(self.socket, self._greeting, connect_s, timeout_s)
+        self._links = _Links(
+            self.socket, self._greeting, connect_s, timeout_s, connect.wants_autostart(autostart)
+        )
 
     # ---- leases ----------------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class Pool:
 
     def call(self, method: str, params: Any = None) -> Any:
         """Any method by its name, decoded to plain values: for daemons newer than this client."""
-        return self._call(Call(method, Any), params)
+        return self._call(Call(method, Any, repeatable=method in calls.REPEATABLE), params)
 
     def close(self) -> None:
         """End all idle connections; their leases are freed at once. The Pool may be used again."""
@@ -379,12 +383,18 @@ class _Links:
     """The connections of one Pool. Each is used by one call at a time; idle ones wait for the next."""
 
     def __init__(
-        self, socket: str, greeting: wire.InitializeParams, connect_s: float, timeout_s: float | None
+        self,
+        socket: str,
+        greeting: wire.InitializeParams,
+        connect_s: float,
+        timeout_s: float | None,
+        autostart: bool,
     ) -> None:
         self._socket = socket
         self._greeting = greeting
         self._connect_s = connect_s
         self._timeout_s = timeout_s
+        self._autostart = autostart
         self._lock = threading.Lock()
         self._idle: list[_Link] = []
         self._pid = os.getpid()
@@ -398,7 +408,11 @@ class _Links:
                 self._idle, self._pid = [], os.getpid()
             if self._idle and not fresh:
                 return self._idle.pop()
-        return _Link(_connect(self._socket, self._connect_s), self._greeting, self._timeout_s)
+        return _Link(
+            _connect(self._socket, self._connect_s, autostart=self._autostart),
+            self._greeting,
+            self._timeout_s,
+        )
 
     def put(self, link: _Link) -> None:
         """Keep the connection for the next call, unless it is closed."""
@@ -507,7 +521,7 @@ class _Link:
             raise ConnectionLost(unsent=sent == 0) from None
 
 
-def _connect(path: str, patience_s: float) -> sockets.socket:
+def _connect(path: str, patience_s: float, *, autostart: bool) -> sockets.socket:
     give_up_at = time.monotonic() + patience_s
     while True:
         sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
@@ -516,6 +530,9 @@ def _connect(path: str, patience_s: float) -> sockets.socket:
             return sock
         except OSError as error:
             sock.close()
+            if autostart and error.errno in connect.ABSENT and connect.start_daemon(path):
+                give_up_at = time.monotonic() + max(patience_s, connect.CONNECT_S)
+            autostart = False
             if error.errno not in connect.ABSENT or time.monotonic() >= give_up_at:
                 raise connect.failure(error, path) from None
         time.sleep(connect.RETRY_S)

@@ -62,6 +62,10 @@ IMPORT_ARCHIVE: Call[wire.ImportResult] = Call("account/importArchive", wire.Imp
 INFO: Call[wire.DaemonInfo] = Call("daemon/info", wire.DaemonInfo, repeatable=True)
 RELOAD: Call[wire.ReloadResult] = Call("daemon/reload", wire.ReloadResult)
 
+REPEATABLE = frozenset(
+    call.method for call in list(vars().values()) if isinstance(call, Call) and call.repeatable
+)
+
 PROGRESS: msgspec.json.Decoder[wire.ProgressParams] = msgspec.json.Decoder(wire.ProgressParams)
 EVENT: msgspec.json.Decoder[wire.Event] = msgspec.json.Decoder(wire.Event)
 

@@ -55,6 +55,35 @@ def start_hint() -> str:
     return "start it with `gemini-pool run`, or try `gemini-pool demo`"
 
 
+def wants_autostart(given: bool | None) -> bool:
+    """Whether this program may start the daemon: as given, else by GEMINI_POOL_AUTOSTART=1; not by default."""
+    return os.environ.get("GEMINI_POOL_AUTOSTART", "") in ("1", "true", "yes") if given is None else given
+
+
+def start_daemon(path: str) -> bool:
+    """Start a daemon that serves `path` and outlives this process; whether one was started.
+
+    None is where a service manager has the daemon, or only the client is installed. Of two clients that do this at once
+    one daemon remains: the other finds the socket's lock taken, and ends.
+    """
+    import importlib.util
+    import subprocess
+
+    if _managed() or importlib.util.find_spec("gemini_poold") is None:
+        return False
+    command = [sys.executable, "-P", "-m", "gemini_poold", "run"]
+    env = {**os.environ, "GEMINI_POOL_SOCKET": path}
+    # Through a shell that ends at once, so that the daemon is init's child: no zombie of ours, no signal of our terminal.
+    detach = ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
+    return subprocess.run(detach, env=env, start_new_session=True, check=False).returncode == 0
+
+
+def _managed() -> bool:
+    if sys.platform == "darwin":
+        return any((Path.home() / "Library/LaunchAgents").glob("*gemini-pool*.plist"))
+    return _unit_installed()
+
+
 def _unit_installed() -> bool:
     home = Path.home()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
