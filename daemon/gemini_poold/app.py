@@ -285,6 +285,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.wanted.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._dump)
         ticker = Ticker(self._clock, self._jumped)
         try:
             async with asyncio.TaskGroup() as group:
@@ -309,6 +310,21 @@ class Daemon:
     def stop_soon(self) -> None:
         """What SIGTERM does."""
         self._stopping.set()
+
+    def _dump(self) -> None:
+        """SIGUSR1: what the daemon is busy with, into the log, whatever its level."""
+        from . import dump
+
+        pool, queue = self._broker.pool, self._broker.waiting
+        open_calls = self._rpc.clients() if self._rpc is not None else []
+        queues = {
+            "waiting": queue,
+            "leases": len(pool.leases),
+            "clients": len(open_calls),
+            "calls": sum(client.in_flight for client in open_calls),
+        }
+        for line in dump.lines(queues):
+            log.warning("%s", line, extra={"event": "dump"})
 
     async def _drain(self) -> None:
         self._state = "draining"

@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_token(verb("token", "print an access token", data=True))
     _add_managing(verb)
     _add_service(verb("service", "run the daemon by systemd or launchd"))
+    _add_looking_after(verb)
     verb("config", "show the configuration in force, or check the files: config {show,check}")
     verb("secrets", "encrypt the secret files at rest: secrets {seal,unseal,recover,status}")
     return parser
@@ -157,6 +158,24 @@ def _add_env(env: argparse.ArgumentParser) -> None:
         "--write", action="store_true", help="into the tool's own files instead (gemini-cli, opencode)"
     )
     files.add_argument("--undo", action="store_true", help="put those files back as they were")
+
+
+def _add_looking_after(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    doctor = verb("doctor", "look for what is wrong, and name the command that mends it", data=True)
+    doctor.add_argument("--probe", action="store_true", help="with one cheap call for each account")
+    doctor.add_argument(
+        "--bundle", metavar="FILE", default="", help="write a support archive without secrets"
+    )
+    logs = verb("logs", "the daemon's log")
+    logs.add_argument("-f", "--follow", action="store_true", help="and what comes")
+    logs.add_argument("-n", "--lines", metavar="COUNT", type=int, default=100, help="so many (default: 100)")
+    levels = ("debug", "info", "warning", "error")
+    logs.add_argument("--level", choices=levels, default="", help="have the daemon log from here upwards")
+    managers = ("systemd", "launchd", "none")
+    logs.add_argument("--manager", choices=managers, default="", help="not the one that is here")
+    completions = verb("completions", "print a completion script for a shell")
+    completions.add_argument("shell", choices=("bash", "zsh", "fish"), nargs="?", default="bash")
+    completions.add_argument("--list", choices=("accounts", "models"), default="", help=argparse.SUPPRESS)
 
 
 def _add_login(login: argparse.ArgumentParser) -> None:

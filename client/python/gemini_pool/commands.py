@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import sys
@@ -193,25 +194,29 @@ def _accounts(verb: str, options: argparse.Namespace) -> int:
     return code
 
 
-def service(options: argparse.Namespace) -> int:
-    from gemini_pool import service as module
-
-    return module.main(options)
+def _alone(verb: str, options: argparse.Namespace) -> int:
+    """One of the verbs that have a module to themselves."""
+    module = importlib.import_module(f"gemini_pool.{verb}")
+    code: int = module.main(options)
+    return code
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "account": lambda options: _accounts("account", options),
     "ask": ask,
+    "completions": lambda options: _alone("completions", options),
+    "doctor": lambda options: _alone("doctor", options),
     "env": env,
     "explain": explain,
     "export": lambda options: _accounts("export", options),
     "import": lambda options: _accounts("import_", options),
+    "logs": lambda options: _alone("logs", options),
     "login": lambda options: _accounts("login", options),
     "pause": pause,
     "quota": quota,
     "reload": reload,
     "resume": resume,
-    "service": service,
+    "service": lambda options: _alone("service", options),
     "status": status,
     "token": token,
 }

@@ -130,6 +130,13 @@ class Empty(_In):
     """No parameters, or a result with nothing to tell."""
 
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class LogLevelParams(_In):
+    level: LogLevel
+
+
 class DaemonInfo(_Out):
     version: str
     protocol: int

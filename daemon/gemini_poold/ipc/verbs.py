@@ -13,6 +13,7 @@ import msgspec
 from gemini_pool import wire
 from gemini_pool.errors import PoolError
 
+from .. import log
 from . import accounts, answers, leases, views
 from .caller import Caller
 from .services import Services
@@ -81,6 +82,11 @@ def _paused(s: Services, account: str, *, paused: bool) -> Coroutine[Any, Any, w
     return _kept(s)
 
 
+def _log_level(_s: Services, _c: Caller, p: wire.LogLevelParams) -> wire.Empty:
+    log.set_level(p.level)
+    return wire.Empty()
+
+
 async def _kept(s: Services) -> wire.Empty:
     await s.broker.flush()
     s.broker.changed()
@@ -115,6 +121,7 @@ VERBS: dict[str, Verb] = {
             for method, params, run in accounts.VERBS
         ),
         Verb("daemon/info", wire.Empty, lambda s, _c, _p: s.info(), scope="admin", late=True),
+        Verb("daemon/logLevel", wire.LogLevelParams, _log_level, scope="admin", late=True),
         Verb("daemon/reload", wire.Empty, lambda s, _c, _p: s.reload(), scope="admin"),
     )
 }
