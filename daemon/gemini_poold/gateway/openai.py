@@ -93,7 +93,10 @@ async def list_models(exchange: Exchange) -> web.StreamResponse:
 async def get_model(exchange: Exchange) -> web.StreamResponse:
     """`GET models/{id}`."""
     exchange.shape = Shape.OPENAI
-    return _json(exchange, _model(await gemini.find_model(exchange)))
+    found = await gemini.find_model(exchange)
+    return _json(
+        exchange, _model({**found, "name": exchange.target.model})
+    )  # an alias keeps its name, as in the list
 
 
 def asked_by_bearer(exchange: Exchange) -> bool:
