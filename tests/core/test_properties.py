@@ -46,9 +46,9 @@ NAMES = ("a", "b", "c", "d")
 
 limits = st.builds(
     Limits,
-    rpm=st.sampled_from([None, 1, 2, 3, 6]),
-    rpd=st.sampled_from([None, None, 5, 12]),
-    tpm=st.sampled_from([None, None, 500, 2_000]),
+    rpm=st.sampled_from([None, None, 1, 2, 3, 6]),
+    rpd=st.sampled_from([None, None, None, 5, 12]),
+    tpm=st.sampled_from([None, 500, 2_000]),
 )
 caps = st.builds(
     DailyCap, requests=st.sampled_from([None, None, None, 4, 9]), tokens=st.sampled_from([None, None, 3_000])
@@ -121,8 +121,8 @@ class PoolLife(RuleBasedStateMachine):
 
     @rule(
         model=st.sampled_from(MODELS), patience=st.sampled_from([0.0, 2.0, 15.0, 70.0, 200.0]), batch=st.booleans(),
-        owner=st.sampled_from(OWNERS), tokens=st.sampled_from([10, 90, 400, 3_000]), session=st.sampled_from(["", "", "s"]),
-        pin=st.sampled_from(["", "", "", "", "a"]), again=st.booleans(), times=st.sampled_from([1, 1, 2, 5]),
+        owner=st.sampled_from(OWNERS), tokens=st.sampled_from([10, 90, 400, 1_500]), session=st.sampled_from(["", "", "s"]),
+        pin=st.sampled_from(["", "", "", "", "a"]), again=st.booleans(), times=st.sampled_from([1, 2, 4, 9]),
     )  # fmt: skip
     def ask(
         self, model: str, patience: float, batch: bool, owner: str, tokens: int, session: str, pin: str, again: bool,
@@ -154,9 +154,27 @@ class PoolLife(RuleBasedStateMachine):
         side.queue.join(waiter)
         return len(side.queue)
 
-    @precondition(lambda self: self.sides[0].waiters)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["leave", "leave", "release", "disconnect", "clear", "pause", "sleep"]),
+    )
+    def seldom(self, data: st.DataObject, what: str) -> None:
+        """What clients, people and the machine do now and then. One rule, so that the others come up more often."""
+        match what:
+            case "leave" if self.sides[0].waiters:
+                self._leave(data)
+            case "release" if self.open:
+                self._release(data)
+            case "disconnect":
+                self._disconnect(data.draw(st.sampled_from(OWNERS)))
+            case "clear":
+                self._clear(data.draw(st.sampled_from(["", *NAMES])))
+            case "pause":
+                self._pause(data.draw(st.sampled_from(NAMES)), paused=data.draw(st.booleans()))
+            case "sleep":
+                self._sleep(data.draw(st.sampled_from([30.0, 4_000.0, 90_000.0])))
+
+    def _leave(self, data: st.DataObject) -> None:
         """A client goes away while it waits: its place is free at once."""
         n = data.draw(st.integers(0, len(self.sides[0].waiters) - 1))
 
@@ -170,16 +188,12 @@ class PoolLife(RuleBasedStateMachine):
         self.answered += 1
         self._serve()
 
-    @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
+    def _release(self, data: st.DataObject) -> None:
         lease_id = self._pick(data)
         self.both(lambda s: s.pool.release(lease_id, self.now).id)
         self._over(lease_id, counts=False)
 
-    @precondition(lambda self: self.open)
-    @rule(owner=st.sampled_from(OWNERS))
-    def disconnect(self, owner: str) -> None:
+    def _disconnect(self, owner: str) -> None:
         """Nobody knows what its leases were used for: they count."""
         gone = [lease.id for lease in self.open.values() if lease.owner == owner]
         assert self.both(lambda s: s.pool.release_owner(owner, self.now)) == len(gone)
@@ -190,11 +204,14 @@ class PoolLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.open)
     @rule(
-        data=st.data(),
-        kind=st.sampled_from([Kind.OK, Kind.OK, Kind.OK, Kind.CLIENT, Kind.CANCELLED, Kind.CUT]),
-    )
-    def answer(self, data: st.DataObject, kind: Kind) -> None:
-        lease = self.open[self._pick(data)]
+        data=st.data(), kind=st.sampled_from([Kind.OK, Kind.OK, Kind.OK, Kind.CLIENT, Kind.CANCELLED, Kind.CUT]),
+        times=st.sampled_from([1, 1, 3, 10]),
+    )  # fmt: skip
+    def answer(self, data: st.DataObject, kind: Kind, times: int) -> None:
+        for _ in range(min(times, len(self.open))):
+            self._answer(self.open[self._pick(data)], kind)
+
+    def _answer(self, lease: Lease, kind: Kind) -> None:
         usage = (
             Usage(lease.request.tokens, 5, total_tokens=lease.request.tokens + 5) if kind is Kind.OK else None
         )
@@ -250,13 +267,11 @@ class PoolLife(RuleBasedStateMachine):
 
     # ---- people and time -----------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(["", *NAMES]))
-    def clear(self, name: str) -> None:
+    def _clear(self, name: str) -> None:
         self.both(lambda s: s.pool.clear_cooldown(name))
         self._serve()
 
-    @rule(name=st.sampled_from(NAMES), paused=st.booleans())
-    def pause(self, name: str, paused: bool) -> None:
+    def _pause(self, name: str, *, paused: bool) -> None:
         if name in self.pool.members:
             self.both(lambda s: s.pool.pause(name, self.now, paused=paused))
             self._serve()
@@ -271,8 +286,7 @@ class PoolLife(RuleBasedStateMachine):
         self.now = max(self.now, target)
         self._expire()
 
-    @rule(seconds=st.sampled_from([30.0, 4_000.0, 90_000.0]))
-    def sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
         """The machine was suspended: nobody woke anybody."""
         self.now += seconds
         self._expire()
@@ -416,7 +430,7 @@ def _plain(decision: Grant | Wait | Refusal, request: Request) -> tuple[Any, ...
 
 
 PoolLife.TestCase.settings = settings(
-    max_examples=3_000 if DEEP else 300, stateful_step_count=120 if DEEP else 40, derandomize=not DEEP, deadline=None,
+    max_examples=3_000 if DEEP else 300, stateful_step_count=150 if DEEP else 60, derandomize=not DEEP, deadline=None,
     database=None, suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 test_pool_life = PoolLife.TestCase

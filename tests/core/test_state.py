@@ -524,3 +524,27 @@ def test_a_bucket_that_nobody_uses_is_forgotten() -> None:
     assert [row.gone for row in pool.take_rows() if isinstance(row, PaceRow)] == [False]
     pool.configure([], NOW)
     assert [row.gone for row in pool.take_rows() if isinstance(row, PaceRow)] == [True]
+
+
+def test_a_large_request_keeps_no_account_from_small_ones() -> None:
+    """Who has no room for many tokens still serves few; the large request is told when it fits."""
+    pool = pool_of(*(account(n, limits=Limits(tpm=2_000)) for n in "ab"))
+    for _ in range(2):
+        granted(pool, ask(tokens=1_000))
+    assert waits(pool, ask(tokens=1_500)).until == pytest.approx(NOW + 60, abs=1)
+    granted(pool, ask(tokens=10))
+    pool.acquire(ask(tokens=1_000), NOW + 20)
+    assert waits(pool, ask(tokens=1_500), NOW + 20).until == pytest.approx(NOW + 60, abs=1)
+
+
+def test_a_lease_given_back_serves_whoever_waits_at_once() -> None:
+    """What was reserved and not sent is free in the same instant, for every account of the bucket."""
+    pool = pool_of(
+        account("a", limits=Limits(rpm=1), quota_group="g"),
+        account("b", quota_group="g", limits=Limits(rpm=1)),
+    )
+    grant = granted(pool)
+    assert waits(pool).until > NOW + 59
+    pool.release(grant.lease.id, NOW)
+    granted(pool)
+    assert waits(pool).until > NOW + 59

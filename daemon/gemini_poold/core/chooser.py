@@ -64,7 +64,9 @@ class Chooser:
         if request.session and (kept := self._kept(request, index, now)) is not None:
             return Choice(kept, "session", index)
         fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
-        member = index.take(request.model, now, self._blocking_for(request), fits)
+        member = index.take(
+            request.model, now, self._blocking_for(request), fits, least=self._blocked_for_least
+        )
         if member is not None:
             return Choice(member, self.strategy, index)
         if fits is None and (wait := self._wait(request, index, now)) is not None:
@@ -83,6 +85,7 @@ class Chooser:
             now,
             self._blocking_for(request),
             lambda m: m.id != avoid and self.fits(m, request, now),
+            least=self._blocked_for_least,
         )
         return None if member is None else Choice(member, self.strategy, index)
 
@@ -171,9 +174,12 @@ class Chooser:
             return self.blocked_until
         return lambda member, model, now: self.blocked_until(member, model, now, tokens)
 
+    def _blocked_for_least(self, member: Member, model: str, now: float) -> float:
+        return self.blocked_until(member, model, now, 1)
+
     def _wait(self, request: Request, index: ModelIndex, now: float) -> Wait | None:
         """Who returns first, without looking at everybody; None when that is not enough to tell."""
-        first = index.first_return()
+        first = index.first_return(request.model, now, self._blocking_for(request))
         if first is None:
             return None
         until, member = first

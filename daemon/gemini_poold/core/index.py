@@ -31,6 +31,9 @@ class ModelIndex:
         ]
         heapify(self._resting)
         self.away: dict[str, Member] = {}  # who returns by an event alone, not by time
+        self._short: tuple[float, Member] | None = (
+            None  # the first to have room of those passed over by `take`
+        )
 
     def touch(self, account_id: str, until: float = 0.0) -> None:
         """Something about this account changed: look at it again (at `until`)."""
@@ -41,14 +44,25 @@ class ModelIndex:
             self._rest(slot, until)
 
     def take(
-        self, model: str, now: float, blocked_until: BlockedUntil, fits: Callable[[Member], bool] | None
+        self,
+        model: str,
+        now: float,
+        blocked_until: BlockedUntil,
+        fits: Callable[[Member], bool] | None,
+        *,
+        least: BlockedUntil,
     ) -> Member | None:
-        """The best account that is free at `now` and `fits`; it is ranked anew as chosen. None: nobody is."""
+        """The best account that is free at `now` and `fits`; it is ranked anew as chosen. None: nobody is.
+
+        `least`: until when an account is blocked for the smallest of requests. Only so long it rests; who has merely no
+        room for this one stays ready for others.
+        """
         if self._resting and self._resting[0][0] <= now:
             self._wake(now)
         ready = self._ready
         passed: list[tuple[Rank, int, int, Slot]] = []
         found: Slot | None = None
+        self._short = None
         while ready:
             entry = heappop(ready)
             rank, order, version, slot = entry
@@ -56,7 +70,13 @@ class ModelIndex:
                 continue
             until = blocked_until(slot.member, model, now)
             if until > now:
-                self._rest(slot, until)
+                rests_until = least(slot.member, model, now)
+                if rests_until > now:
+                    self._rest(slot, rests_until)
+                    continue
+                passed.append(entry)
+                if (self._short is None or until < self._short[0]) and (fits is None or fits(slot.member)):
+                    self._short = (until, slot.member)
                 continue
             current = self._strategy.rank(slot, now)
             if current > rank:
@@ -90,12 +110,23 @@ class ModelIndex:
         slot = self.slots.get(member.id)
         return () if slot is None else self._strategy.rank(slot, now)
 
-    def first_return(self) -> tuple[float, Member] | None:
-        """When the first of those who rest returns, and who. Of use after `take` found nobody."""
-        resting = self._resting
-        while resting and resting[0][2] != resting[0][3].version:
-            heappop(resting)
-        return (resting[0][0], resting[0][3].member) if resting else None
+    def first_return(
+        self, model: str, now: float, blocked_until: BlockedUntil
+    ) -> tuple[float, Member] | None:
+        """When the first of those who rest or have no room can take it, and who. Of use after `take` found nobody."""
+        resting, best = self._resting, self._short
+        looked: list[tuple[float, int, int, Slot]] = []
+        while resting and (best is None or resting[0][0] < best[0]):
+            entry = heappop(resting)
+            if entry[2] != entry[3].version:
+                continue
+            looked.append(entry)
+            until = max(entry[0], blocked_until(entry[3].member, model, now))
+            if until != inf and (best is None or until < best[0]):
+                best = (until, entry[3].member)
+        for entry in looked:
+            heappush(resting, entry)
+        return best
 
     def _rest(self, slot: Slot, until: float) -> None:
         if until != inf:

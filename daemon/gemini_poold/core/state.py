@@ -170,7 +170,9 @@ class Pool:
         lease = self._end(lease_id)
         member = self.members.get(lease.account_id)
         if member is not None:  # else removed from the file while its request ran
+            blocked_until = self._blocked_until(member, lease.request.model, now)
             self.roster.settled(member, lease, outcome, usage, now)
+            self._freed(member, lease.request.model, blocked_until, now)
             if usage is not None:
                 self._count_usage(member, lease.request.model, usage, now)
             if outcome.kind is Kind.OK:
@@ -186,12 +188,14 @@ class Pool:
             self.journal.count("requests")
         self.journal.count("failed")
 
-    def release(self, lease_id: str, now: float) -> Lease:  # noqa: ARG002 - every event comes with its instant
+    def release(self, lease_id: str, now: float) -> Lease:
         """End a lease that was not used."""
         lease = self._end(lease_id)
         member = self.members.get(lease.account_id)
         if member is not None:
+            blocked_until = self._blocked_until(member, lease.request.model, now)
             self.roster.unspend(member, lease)
+            self._freed(member, lease.request.model, blocked_until, now)
         return lease
 
     def renew(self, lease_id: str, now: float) -> Lease:
@@ -357,6 +361,18 @@ class Pool:
         if member is not None:
             member.in_flight = max(0, member.in_flight - 1)
         return lease
+
+    @staticmethod
+    def _blocked_until(member: Member, model: str, now: float) -> float:
+        """Until when our own count keeps the bucket from `model`; 0 when it does not."""
+        pace = member.book.get(model)
+        until = 0.0 if pace is None else pace.free_at(now, 1)
+        return until if until > now else 0.0
+
+    def _freed(self, member: Member, model: str, blocked_until: float, now: float) -> None:
+        """Whoever shares the bucket may return earlier than was thought."""
+        if blocked_until and self._blocked_until(member, model, now) < blocked_until:
+            self.chooser.touch(self.roster.of_bucket(member.bucket))
 
     def _forget(self, lease: Lease) -> None:
         """A lease ended without a word."""
