@@ -296,3 +296,13 @@ def test_interrupt(monkeypatch, run):
 
     monkeypatch.setitem(commands.VERBS, "status", interrupted)
     assert run("status") == (130, "", "")
+
+
+def test_token_has_the_grammar_of_the_whole(capsys):
+    """`token` builds its own parser because it is called so often; its help is that of the whole grammar's."""
+    with pytest.raises(SystemExit):
+        cli.main(["token", "--help"])
+    short = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.build_parser().parse_args(["token", "--help"])
+    assert short == capsys.readouterr().out

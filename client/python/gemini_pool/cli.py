@@ -42,7 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    parser = build_parser()
+    if args[:1] == [
+        "token"
+    ]:  # scripts call it before each request of theirs: the whole grammar costs as much as it
+        parser = argparse.ArgumentParser(prog="gemini-pool token", description="Print an access token.")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(verb="token", socket=None)
+        _add_token(parser)
+        args = args[1:]
+    else:
+        parser = build_parser()
     options = parser.parse_args(args)
     if options.verb is None:
         parser.print_help()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from pathlib import Path
 
 from gemini_pool import paths, wire
 from gemini_pool.errors import NotRunning, PoolError
@@ -27,12 +26,12 @@ _UNIT_FOLDERS = (
 
 def socket_path(socket: str | os.PathLike[str] | None = None) -> str:
     """The socket to connect to: as given, else the contract's place for this environment."""
-    return os.fspath(socket) if socket is not None else str(paths.places().socket)
+    return os.fspath(socket) if socket is not None else paths.socket_path()
 
 
 def greeting(name: str) -> wire.InitializeParams:
     """How this program introduces itself; the name is shown in status."""
-    name = name or Path(sys.argv[0] if sys.argv else "").name or "python"
+    name = name or os.path.basename(sys.argv[0] if sys.argv else "") or "python"
     return wire.InitializeParams(client=wire.ClientInfo(name=name, version=wire.VERSION))
 
 
@@ -79,12 +78,16 @@ def start_daemon(path: str) -> bool:
 
 
 def _managed() -> bool:
+    from pathlib import Path
+
     if sys.platform == "darwin":
         return any((Path.home() / "Library/LaunchAgents").glob("*gemini-pool*.plist"))
     return _unit_installed()
 
 
 def _unit_installed() -> bool:
+    from pathlib import Path
+
     home = Path.home()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")

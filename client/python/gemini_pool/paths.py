@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import (
+        Path,
+    )  # who only connects needs no more than `socket_path`, and this import costs milliseconds
 
 APP = "gemini-pool"
 GATEWAY_LISTEN = "127.0.0.1:8790"
@@ -52,28 +56,43 @@ def places(env: Mapping[str, str] | None = None, *, platform: str = sys.platform
 
     An XDG variable that is not an absolute path is ignored, as the XDG base directory specification asks.
     """
+    from pathlib import Path
+
     env = os.environ if env is None else env
     home = Path(env.get("HOME") or Path.home())
     if platform == "darwin":
         base = home / "Library" / "Application Support" / APP
-        config, state, run = base, base / "state", base / "run"
+        config, state = base, base / "state"
     else:
         config = _xdg(env, "XDG_CONFIG_HOME", home / ".config") / APP
         state = _xdg(env, "XDG_STATE_HOME", home / ".local" / "state") / APP
-        run = Path()
     if override := env.get("GEMINI_POOL_CONFIG_DIR"):
         config = Path(override).absolute()
     if override := env.get("GEMINI_POOL_STATE_DIR"):
         state = Path(override).absolute()
-    if platform != "darwin":
-        runtime = env.get("XDG_RUNTIME_DIR", "")
-        run = Path(runtime) / APP if runtime.startswith("/") else state / "run"
-    socket = run / "pool.sock"
+    return Places(config, state, Path(socket_path(env, platform=platform)))
+
+
+def socket_path(env: Mapping[str, str] | None = None, *, platform: str = sys.platform) -> str:
+    """The RPC socket alone, without a Path: this runs at the start of every command."""
+    env = os.environ if env is None else env
+    join = os.path.join
     if override := env.get("GEMINI_POOL_SOCKET"):
-        socket = Path(override).absolute()
-    return Places(config, state, socket)
+        return join(os.getcwd(), override)
+    home = env.get("HOME") or os.path.expanduser("~")
+    if platform == "darwin":
+        return join(home, "Library", "Application Support", APP, "run", "pool.sock")
+    if (runtime := env.get("XDG_RUNTIME_DIR", "")).startswith("/"):
+        return join(runtime, APP, "pool.sock")
+    state = env.get("XDG_STATE_HOME", "")
+    state = join(state if state.startswith("/") else join(home, ".local", "state"), APP)
+    if override := env.get("GEMINI_POOL_STATE_DIR"):
+        state = join(os.getcwd(), override)
+    return join(state, "run", "pool.sock")
 
 
 def _xdg(env: Mapping[str, str], name: str, default: Path) -> Path:
+    from pathlib import Path
+
     value = env.get(name, "")
     return Path(value) if value.startswith("/") else default
