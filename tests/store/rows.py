@@ -5,6 +5,7 @@ from __future__ import annotations
 from gemini_poold.core.model import (
     AccountRow,
     AccountState,
+    BoundRow,
     CooldownRow,
     CounterRow,
     DiscoveryRow,
@@ -86,5 +87,13 @@ def pace(model: str = "gemini-3-flash", *, gone: bool = False) -> PaceRow:
     )
 
 
-ONE_OF_EACH: list[Row] = [account(), cooldown(), counter(), TotalRow("requests", 7), discovery(), pace()]
-GONE: list[Row] = [account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True), pace(gone=True)]
+def bound(name: str = "files/abc", *, gone: bool = False) -> BoundRow:
+    return BoundRow(name, "a", NOW + 172_800.0, gone=gone)
+
+
+ONE_OF_EACH: list[Row] = [
+    account(), cooldown(), counter(), TotalRow("requests", 7), discovery(), pace(), bound(),
+]  # fmt: skip
+GONE: list[Row] = [
+    account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True), pace(gone=True), bound(gone=True),
+]  # fmt: skip

@@ -109,6 +109,8 @@ class Account:
 
     def allows(self, model: str) -> bool:
         """Whether the account's allow-list and deny-list let it serve `model` (globs, case-sensitive)."""
+        if not model:  # a request for none: a file, a listing
+            return True
         if self.models and not any(fnmatchcase(model, glob) for glob in self.models):
             return False
         return not any(fnmatchcase(model, glob) for glob in self.exclude_models)
@@ -360,7 +362,17 @@ class PaceRow:
     gone: bool = False
 
 
-Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow
+@dataclass(frozen=True, slots=True)
+class BoundRow:
+    """Something that Google keeps (`files/abc`) and the one account that may use it, until it expires."""
+
+    name: str
+    account_id: str
+    until: float
+    gone: bool = False
+
+
+Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow | BoundRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .evenly import MINUTE_S
+from .affinity import Bindings
 from .health import HELD, Event
 from .journal import Journal
 from .member import Member
 from .model import (
     Account,
     AccountRow,
+    BoundRow,
     CounterRow,
     DailyCap,
     DiscoveryRow,
@@ -59,6 +61,7 @@ class Roster:
 
     def __init__(self, journal: Journal) -> None:
         self.members: dict[str, Member] = {}
+        self.bound = Bindings(journal)
         self._journal = journal
         self._past: dict[str, _Past] = {}
         self._limits: dict[str, Limits] = {}  # by bucket
@@ -99,6 +102,8 @@ class Roster:
                     self._past_of(row.account_id).counters[row.model] = row
                 case DiscoveryRow():
                     self._past_of(row.account_id).discovery = row
+                case BoundRow():
+                    self.bound.restore(row)
                 case PaceRow():
                     self._kept[row.bucket, row.model] = row
 

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from gemini_poold import __version__, files
 from gemini_poold.clock import Clock
-from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, PaceRow, Row, TotalRow
+from gemini_poold.core.model import (
+    AccountRow,
+    BoundRow,
+    CooldownRow,
+    CounterRow,
+    DiscoveryRow,
+    PaceRow,
+    Row,
+    TotalRow,
+)
 from gemini_poold.errors import FileRefused, StateUnusable
 
 from . import migrations, tables
@@ -44,6 +53,7 @@ class Saved:
     totals: list[TotalRow] = field(default_factory=list)
     discoveries: list[DiscoveryRow] = field(default_factory=list)
     paces: list[PaceRow] = field(default_factory=list)
+    bound: list[BoundRow] = field(default_factory=list)
     last_good_accounts: str | None = None
     last_good_digest: str = ""
     meta: dict[str, str] = field(default_factory=dict)
@@ -52,7 +62,15 @@ class Saved:
     @property
     def rows(self) -> list[Row]:
         """All of them, as the pool's `restore` takes them."""
-        return [*self.accounts, *self.cooldowns, *self.counters, *self.totals, *self.discoveries, *self.paces]
+        known: list[Row] = [
+            *self.accounts,
+            *self.cooldowns,
+            *self.counters,
+            *self.totals,
+            *self.discoveries,
+            *self.paces,
+        ]
+        return [*known, *self.bound]
 
 
 class Store:
@@ -191,6 +209,7 @@ def _prepare(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("DELETE FROM cooldowns WHERE until < ?", (now - OLD_COOLDOWN_S,))
+    connection.execute("DELETE FROM bound WHERE until < ?", (now,))
     connection.execute("DELETE FROM paces WHERE at < ?", (now - OLD_PACE_S,))
     connection.execute(tables.TABLES[MetaRow].upsert, (WRITTEN_BY, __version__))
 
@@ -207,6 +226,7 @@ def _read_all(connection: sqlite3.Connection, saved: Saved) -> None:
     saved.totals = list(tables.read(connection, TotalRow, bad))
     saved.discoveries = list(tables.read(connection, DiscoveryRow, bad))
     saved.paces = list(tables.read(connection, PaceRow, bad))
+    saved.bound = list(tables.read(connection, BoundRow, bad))
     saved.meta = {row.name: row.value for row in tables.read(connection, MetaRow, bad)}
 
 

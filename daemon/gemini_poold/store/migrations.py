@@ -49,6 +49,7 @@ STEPS: tuple[str, ...] = (
         PRIMARY KEY (bucket, model)
     ) WITHOUT ROWID;
     """,
+    "CREATE TABLE bound (name TEXT PRIMARY KEY, account_id TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
 )
 
 

@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gemini_poold.core.model import AccountRow, CooldownRow, CounterRow, DiscoveryRow, PaceRow, Row, TotalRow
+from gemini_poold.core.model import (
+    AccountRow,
+    BoundRow,
+    CooldownRow,
+    CounterRow,
+    DiscoveryRow,
+    PaceRow,
+    Row,
+    TotalRow,
+)
 
 T = TypeVar("T")
 
@@ -63,6 +72,7 @@ TABLES: Mapping[type[Any], Table] = {
         Table("totals", TotalRow, ("name",)),
         Table("discoveries", DiscoveryRow, ("account_id",)),
         Table("paces", PaceRow, ("bucket", "model")),
+        Table("bound", BoundRow, ("name",)),
         Table("meta", MetaRow, ("name",)),
     )
 }
