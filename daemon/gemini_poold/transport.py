@@ -10,9 +10,9 @@ import asyncio
 import errno
 import io
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
@@ -76,6 +76,8 @@ class Response(Protocol):
         ...
 
 
+# Pieces are asked for no faster than the network takes them, and can be sent only once.
+Body: TypeAlias = "bytes | AsyncIterable[bytes] | None"
 DIRECT = "direct"  # as a `proxy`: none at all, whatever is configured
 
 
@@ -88,7 +90,7 @@ class Transport(Protocol):
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes | None = None,
+        body: Body = None,
         connect_timeout_s: float = 10.0,
         first_byte_timeout_s: float = 300.0,
         silence_timeout_s: float = 120.0,
@@ -239,7 +241,7 @@ class AiohttpTransport:
         url: str,
         *,
         headers: Mapping[str, str],
-        body: bytes | None = None,
+        body: Body = None,
         connect_timeout_s: float = 10.0,
         first_byte_timeout_s: float = 300.0,
         silence_timeout_s: float = 120.0,
@@ -283,14 +285,14 @@ class AiohttpTransport:
         url: str,
         headers: Mapping[str, str],
         *,
-        body: bytes | None,
+        body: Body,
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's own object)
         proxy: str,
     ) -> aiohttp.ClientResponse:
         try:
             target = _url(url)
             via = self._proxies.proxy_for(target, proxy)
-            data = io.BytesIO(body) if body is not None and len(body) > PLAIN_BODY_MAX else body
+            data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > PLAIN_BODY_MAX else body
             session = self._session or self._start()
             return await session.request(
                 method, target, headers=headers, data=data, timeout=timeout, proxy=via, allow_redirects=False
