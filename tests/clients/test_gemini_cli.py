@@ -1,16 +1,15 @@
-"""The real gemini-cli, unmodified, as `gemini -p`: with an API key, and as a Code Assist user."""
+"""The real gemini-cli, unmodified, as `gemini -p`: with an API key, as a Code Assist user, and for Vertex."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from tests.clients.conftest import MODEL, Stage
+from tests.clients.conftest import MODEL, Stage, assert_noticed, run_client
 
-KEY_SETTINGS = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
+MODES = {"api-key": "gemini-api-key", "code-assist": "", "vertex": "vertex-ai"}
 
 
 class Cli:
@@ -18,31 +17,18 @@ class Cli:
 
     def __init__(self, command: Path, home: Path) -> None:
         self._command = command
-        self._home = home
-        (home / ".gemini").mkdir(parents=True)
+        self.home = home
+        self._settings = home / ".gemini" / "settings.json"
+        self._settings.parent.mkdir(parents=True)
 
-    def ask(
-        self, prompt: str, env: dict[str, str], settings: object = None
-    ) -> subprocess.CompletedProcess[str]:
-        if settings is not None:
-            (self._home / ".gemini" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    def ask(self, prompt: str, env: dict[str, str], mode: str = "") -> subprocess.CompletedProcess[str]:
+        """`mode`: what the user chose in its settings."""
+        if selected := MODES.get(mode):
+            chosen = {"security": {"auth": {"selectedType": selected}}}
+            self._settings.write_text(json.dumps(chosen), encoding="utf-8")
         # Its router and title calls, which want answers in JSON, stay away when the model is named.
-        return subprocess.run(
-            [str(self._command), "-m", MODEL, "-p", prompt],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self._home),
-                "NO_COLOR": "1",
-                "GEMINI_CLI_TRUST_WORKSPACE": "true",
-                **env,
-            },
-            cwd=self._home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = [self._command, "-m", MODEL, "-p", prompt]
+        return run_client(command, self.home, {"GEMINI_CLI_TRUST_WORKSPACE": "true", **env})
 
 
 @pytest.fixture
@@ -50,16 +36,9 @@ def cli(gemini_cli: Path, tmp_path: Path) -> Cli:
     return Cli(gemini_cli, tmp_path / "home")
 
 
-def key_mode(stage: Stage) -> dict[str, str]:
-    return {"GEMINI_API_KEY": stage.daemon.key, "GOOGLE_GEMINI_BASE_URL": stage.url}
-
-
-def code_assist_mode(stage: Stage) -> dict[str, str]:
-    return {
-        "GOOGLE_GENAI_USE_GCA": "true",
-        "GOOGLE_CLOUD_ACCESS_TOKEN": stage.daemon.key,
-        "CODE_ASSIST_ENDPOINT": stage.url,
-    }
+def settings(stage: Stage, mode: str) -> dict[str, str]:
+    """One set serves whoever uses Google's login or a key; Vertex has its own."""
+    return stage.settings("vertex" if mode == "vertex" else "gemini-cli")
 
 
 def assert_answered(done: subprocess.CompletedProcess[str], account: str) -> None:
@@ -71,40 +50,56 @@ def assert_answered(done: subprocess.CompletedProcess[str], account: str) -> Non
         assert word not in done.stderr, done.stderr
 
 
-def test_api_key_mode(stage: Stage, cli: Cli) -> None:
-    """`GEMINI_API_KEY` and `GOOGLE_GEMINI_BASE_URL`: the refusal is absorbed, gemini-cli sees one good answer."""
-    done = cli.ask("what is up", key_mode(stage), KEY_SETTINGS)
+@pytest.mark.parametrize("mode", MODES)
+def test_prompt(stage: Stage, cli: Cli, mode: str) -> None:
+    """The refusal is absorbed, gemini-cli streams one good answer; any account may stand behind any mode."""
+    done = cli.ask("what is up", settings(stage, mode), mode)
     assert_answered(done, "cool")
     stage.assert_rotated("hot")
+    assert not stage.google.record.count("stream", backend="ca")
     (sent,) = stage.google.record.find("stream", status=200)
     assert "x-gemini-api-privileged-user-id" not in sent.headers
     assert stage.daemon.key not in str(sent.headers)
 
 
-def test_code_assist_mode(stage: Stage, cli: Cli) -> None:
-    """`CODE_ASSIST_ENDPOINT`: set-up is answered here, and a Developer API account serves the request."""
-    done = cli.ask("what is up", code_assist_mode(stage))
-    assert_answered(done, "cool")
+@pytest.mark.parametrize("mode", MODES)
+def test_tool_call(stage: Stage, cli: Cli, mode: str) -> None:
+    """The model's call reaches gemini-cli, and what it has to say about it reaches the model."""
+    done = cli.ask("[[call=list_directory]] look", settings(stage, mode), mode)
+    assert done.returncode == 0, done.stderr
+    assert "list_directory" in done.stderr  # its arguments were none, and gemini-cli says so
     stage.assert_rotated("hot")
-    assert not stage.google.record.count("stream", backend="ca")
+    last = stage.bodies()[-1]
+    assert '"functionCall"' in last
+    assert '"functionResponse"' in last
+    assert "thoughtSignature" in last
 
 
-def test_vertex_mode(stage: Stage, cli: Cli) -> None:
-    """`GOOGLE_VERTEX_BASE_URL` with a key: Vertex's form in, any account behind it."""
-    env = {
-        "GOOGLE_GENAI_USE_VERTEXAI": "true",
-        "GOOGLE_API_KEY": stage.daemon.key,
-        "GOOGLE_VERTEX_BASE_URL": stage.url,
-    }
-    done = cli.ask("what is up", env, {"security": {"auth": {"selectedType": "vertex-ai"}}})
-    assert_answered(done, "cool")
-    stage.assert_rotated("hot")
+@pytest.mark.parametrize("mode", MODES)
+def test_cut_stream(stage: Stage, cli: Cli, mode: str) -> None:
+    """A stream that Google breaks off is never shown as an answer."""
+    rule = stage.cut()
+    done = cli.ask("what is up", settings(stage, mode), mode)
+    assert_noticed(done, rule, "what is up")
 
 
-def test_code_assist_account(stage: Stage, cli: Cli) -> None:
+@pytest.mark.parametrize("mode", ["api-key", "code-assist"])
+def test_code_assist_account(stage: Stage, cli: Cli, mode: str) -> None:
     """Both keys refuse: the Code Assist account serves, in either mode."""
     stage.refuse("cool")
-    assert_answered(cli.ask("what is up", code_assist_mode(stage)), "alice")
+    assert_answered(cli.ask("what is up", settings(stage, mode), mode), "alice")
     stage.assert_rotated("hot", "cool")
-    assert_answered(cli.ask("and now", key_mode(stage), KEY_SETTINGS), "alice")
-    assert stage.google.record.count("stream", backend="ca", status=200) == 2
+    assert stage.google.record.count("stream", backend="ca", status=200) == 1
+
+
+def test_its_files(stage: Stage, cli: Cli) -> None:
+    """`env gemini-cli --write` is enough: no variable is set, another choice of the user's comes back with `--undo`."""
+    file = cli.home / ".gemini" / "settings.json"
+    before = '{\n  // mine\n  "security": {"auth": {"selectedType": "oauth-personal"}}\n}\n'
+    file.write_text(before)
+    stage.files("gemini-cli", "--write", cli.home)
+    assert_answered(cli.ask("what is up", {}), "cool")
+    stage.assert_rotated("hot")
+    stage.files("gemini-cli", "--undo", cli.home)
+    assert file.read_text() == before
+    assert not (cli.home / ".gemini" / ".env").exists()

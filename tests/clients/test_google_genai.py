@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.clients.conftest import MODEL, Stage, unavailable
+from tests.clients.conftest import MODEL, Stage
+from tests.clients.installed import unavailable
 
 # What a foreign package deprecates of Python's is its own business.
 pytestmark = pytest.mark.filterwarnings("default")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.clients.conftest import MODEL, Stage, unavailable
+from tests.clients.conftest import MODEL, Stage
+from tests.clients.installed import unavailable
 
 from gemini_poold.fake import Fault, Match
 

@@ -80,6 +80,8 @@ def _opencode(gateway: Gateway, env: Mapping[str, str], home: Path) -> Wanted:
     key = f"{{file:{gateway.key_file}}}" if gateway.key_file else gateway.key
     options = ("provider", "google", "options")
     members: _Members = {(*options, "baseURL"): f"{gateway.url}/v1beta", (*options, "apiKey"): key}
+    if not names:  # opencode would add it at its next start
+        members = {("$schema",): "https://opencode.ai/config.json", **members}
     return Wanted(
         folder / (names[0] if names else "opencode.json"), "json", members, secret=not gateway.key_file
     )
