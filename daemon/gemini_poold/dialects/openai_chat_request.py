@@ -183,6 +183,7 @@ def _conversation(messages: list[Any], remembered: Remembered) -> Json:
     system: list[Json] = []
     contents: list[Json] = []
     calls: list[tuple[str, str]] = []  # id and name of the calls whose results are due, in order
+    names: dict[str, str] = {}  # of every call so far
     results: dict[str, Json] = {}
 
     def flush() -> None:
@@ -202,7 +203,7 @@ def _conversation(messages: list[Any], remembered: Remembered) -> Json:
             call = reader.text("tool_call_id")
             if call in results:
                 raise refused(f"`{where}.tool_call_id` answers a call that was answered before")
-            results[call] = _result(reader, call, dict(calls))
+            results[call] = _result(reader, call, names)
             continue
         flush()
         if role in ("system", "developer"):
@@ -217,8 +218,14 @@ def _conversation(messages: list[Any], remembered: Remembered) -> Json:
             )
             reader.ignore(("name",))
         elif role == "assistant":
-            parts, calls = _assistant(reader, where, remembered)
-            if parts:
+            # Two in a row are one turn of the model's: results must follow on all of its calls.
+            again = bool(contents) and contents[-1]["role"] == "model"
+            parts, more = _assistant(reader, where, remembered, first=not (again and calls))
+            calls = [*calls, *more] if again else more
+            names |= dict(more)
+            if again:
+                contents[-1]["parts"] += parts
+            elif parts:
                 contents.append({"role": "model", "parts": parts})
         else:
             raise refused(f"`{where}.role` {role[:40]!r} is none of system, developer, user, assistant, tool")
@@ -238,7 +245,7 @@ def _said(parts: list[Json]) -> list[Json]:
 
 
 def _assistant(
-    reader: Reader, where: str, remembered: Remembered
+    reader: Reader, where: str, remembered: Remembered, *, first: bool
 ) -> tuple[list[Json], list[tuple[str, str]]]:
     content, refusal = reader.take("content"), reader.take("refusal")
     parts = [] if content is None else openai_parts.texts(content, f"{where}.content")
@@ -272,7 +279,7 @@ def _assistant(
         signature = _signature(call) or remembered(identity)
         call.done()
         # Google wants one on the first call of a step; its parallel calls go without.
-        if signature or not calls:
+        if signature or (first and not calls):
             made["thoughtSignature"] = signature or SENTINEL
         calls.append((identity, name))
         parts.append(made)
@@ -291,7 +298,7 @@ def _result(reader: Reader, call: str, names: dict[str, str]) -> Json:
     named = reader.text("name", "")
     name = names.get(call) or named
     if not name:
-        raise refused(f"`{reader.path('tool_call_id')}` {call[:60]!r} answers no call of the message before")
+        raise refused(f"`{reader.path('tool_call_id')}` {call[:60]!r} answers no call of the messages before")
     found = openai_parts.parts(reader.take("content", ""), reader.path("content"))
     reader.ignore(("is_error", "status"))
     reader.done()

@@ -52,7 +52,7 @@ def translate(body: Json, remembered: chat.Remembered = lambda _: "") -> Asked:
     reader.refuse(CANNOT)
     asked: Json = {name: value for name in _PASSED if (value := reader.take(name)) is not None}
     for item in reader.items("include"):
-        if item not in _HARMLESS_INCLUDE:
+        if not isinstance(item, str) or item not in _HARMLESS_INCLUDE:
             raise refused(f"`include` {str(item)[:60]!r} cannot be carried over to Gemini")
     if reader.whole("top_logprobs"):
         raise refused("`top_logprobs` cannot be carried over", "only chat completions tell them")

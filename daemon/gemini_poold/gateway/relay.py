@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from gemini_pool.errors import PoolError
 
+from ..backends.sse import payloads
 from ..runtime.dispatch import Answer, Call, ClientFault
 from . import errors
 from .errors import JSON, Shape
@@ -108,8 +109,8 @@ async def _relay_retold(
         if told := retelling.start():
             await response.write(told)
             exchange.bytes_out += len(told)
-        async for event in source.events():
-            if told := retelling.feed(event):
+        async for block in source:
+            if told := b"".join(map(retelling.feed, payloads(block))):
                 await response.write(told)
                 exchange.bytes_out += len(told)
         told = retelling.end()
