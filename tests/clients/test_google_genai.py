@@ -80,6 +80,31 @@ def test_another_backend(stage: Stage, client: Any) -> None:
     stage.assert_rotated("hot", "cool")
 
 
+@pytest.mark.parametrize("account", ["cool", "alice"])
+def test_tool_call(stage: Stage, client: Any, account: str) -> None:
+    """A Python function as a tool: the SDK runs what the model calls, and the model answers; on either backend."""
+    from google.genai import types
+
+    if account == "alice":
+        stage.refuse("cool")
+    asked = []
+
+    def weather() -> str:
+        """The weather."""
+        asked.append(True)
+        return "sunny"
+
+    answer = client.models.generate_content(
+        model=MODEL, contents="[[call=weather]] hello", config=types.GenerateContentConfig(tools=[weather])
+    )
+    assert asked == [True]
+    assert answer.text.startswith(f"{account} (")
+    last = stage.bodies()[-1]
+    assert "sunny" in last
+    assert "thoughtSignature" in last
+    stage.assert_rotated("hot")
+
+
 def test_count_and_models(stage: Stage, client: Any) -> None:
     """Counting tokens and listing models."""
     assert client.models.count_tokens(model=MODEL, contents="hello").total_tokens > 0

@@ -69,6 +69,16 @@ def test_tool_call(stage: Stage, ask: Ask) -> None:
     stage.assert_rotated("hot")
 
 
+def test_tool_call_of_code_assist(stage: Stage, ask: Ask) -> None:
+    """The same where only a Code Assist account is left: the plugin's spelling of the fields is no hindrance."""
+    stage.refuse("cool")
+    done = ask("[[call=llm_version]] hello", "-T", "llm_version")
+    assert done.returncode == 0, done.stderr
+    assert "alice (" in done.stdout
+    assert "0.36" in stage.bodies()[-1]
+    stage.assert_rotated("hot", "cool")
+
+
 def test_cut_stream(stage: Stage, ask: Ask) -> None:
     """A stream that Google breaks off is an error; half an answer is none."""
     rule = stage.cut(times=None)
