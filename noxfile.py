@@ -23,6 +23,7 @@ REQUIREMENTS = {
     "test": ["pyproject.toml", "--extra", "test"],
     "dev": ["pyproject.toml", "--extra", "dev"],
     "build": ["requirements/build.in"],
+    "run": ["pyproject.toml", "--constraint", "requirements/test.txt"],
     "clients": ["pyproject.toml", "requirements/clients.in", "--extra", "test"],
 }
 
@@ -105,14 +106,22 @@ def _names(wheel: Path) -> set[str]:
 @nox.session
 def systemd(session: nox.Session) -> None:
     """The service under a real `systemd --user`, as an ordinary user of a machine that this makes up."""
-    installed(session)
+    installed(session, "clients")  # google-genai takes part in the restarts
     pinned(session, "build")  # a wheel is built and installed in there
     session.run("pytest", "tests/systemd", *session.posargs)
 
 
 @nox.session
+def deb(session: nox.Session) -> None:
+    """Build the Debian package, install, upgrade and purge it on this very machine: as root, on Debian or the like."""
+    installed(session)
+    pinned(session, "build")
+    session.run("pytest", "tests/deb", *session.posargs)
+
+
+@nox.session
 def clients(session: nox.Session) -> None:
-    """Real clients from the registries (google-genai, gemini-cli) against the gateway."""
+    """Real clients from the registries against the gateway: what the tests install is kept in a folder outside the tree."""
     installed(session, "clients")
     session.run("pytest", "tests/clients", *session.posargs)
 
@@ -123,6 +132,20 @@ def bench(session: nox.Session) -> None:
     installed(session)
     for script in sorted((HERE / "tests" / "bench").glob("[!_]*.py")):
         session.run("python", str(script), "--check", *session.posargs)
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """Traces of the lab in real time, through the real daemon: as many served as the simulation says. `-- --quick`: 2 min."""
+    installed(session)
+    session.run("python", "-m", "tests.lab.realtime", *session.posargs)
+
+
+@nox.session
+def properties(session: nox.Session) -> None:
+    """The properties of pool and queue, looked at for much longer than `tests` does, and never alike."""
+    installed(session)
+    session.run("pytest", "tests/core/test_properties.py", *session.posargs, env={"GEMINI_POOL_DEEP": "1"})
 
 
 @nox.session
