@@ -200,6 +200,16 @@ def test_parallel_calls_and_their_results():
     assert body["contents"][3] == {"role": "user", "parts": [{"text": "and?"}]}
 
 
+def test_two_turns_of_the_model_in_a_row_are_one():
+    """Results follow on all of its calls; the first of them has the signature."""
+    body = made(
+        [*HELLO, calling(("f", "{}", {})), calling(("g", "{}", {})), result("g1", "b"), result("f1", "a")]
+    )
+    assert [content["role"] for content in body["contents"]] == ["user", "model", "user"]
+    assert [part.get("thoughtSignature") for part in body["contents"][1]["parts"]] == [SENTINEL, None]
+    assert [part["functionResponse"]["name"] for part in body["contents"][2]["parts"]] == ["f", "g"]
+
+
 def test_arguments_that_are_no_json_stay():
     """A broken call of another model's is history, too."""
     body = made([*HELLO, calling(("f", "{broken", {})), result("f1", [{"type": "text", "text": "[1]"}])])

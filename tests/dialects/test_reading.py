@@ -6,7 +6,7 @@ from gemini_pool.errors import PoolError
 from gemini_poold.dialects.reading import Reader, decode
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'"x"', b'{"a":"\xff"}', b"[" * 100_000])
 def test_only_objects_are_bodies(body):
     """Anything else is a 400, however deep it nests."""
     with pytest.raises(PoolError) as caught:

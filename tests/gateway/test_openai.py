@@ -214,6 +214,7 @@ def test_waiting_is_told_thrice(site: ThreeBackends) -> None:
     [
         (CHAT, b"{", "not JSON"),
         (CHAT, b"[]", "object"),
+        (CHAT, b'{"model":"\xff"}', "not JSON"),
         (CHAT, b'{"messages":[]}', "model"),
         (CHAT, b'{"model":"../x","messages":[{"role":"user","content":"a"}]}', "no model name"),
         (

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..errors import PoolError
+from .reading import UNREADABLE
 
 # Finish reasons after which all that was asked for is there, or as much of it as the limit allows.
 WHOLE, LENGTH = "STOP", "MAX_TOKENS"
@@ -106,7 +107,7 @@ def read(payload: bytes) -> Answer:
     """Raises PoolError `upstream_error` when `payload` is no answer."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PoolError("upstream_error", f"the answer cannot be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from ..backends.translate import SENTINEL
 from . import openai_parts, openai_tools, thinking
-from .reading import Json, Reader, refused
+from .reading import UNREADABLE, Json, Reader, refused
 
 # Bookkeeping of OpenAI's side, hints on price and caching, and choices that Gemini makes on its own.
 IGNORED = (
@@ -315,6 +315,6 @@ def _object(said: str, name: str) -> Any:
         return {} if name == "arguments" else {name: said}
     try:
         msgspec.json.decode(said, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return {name: said}
     return msgspec.Raw(said.encode())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from ..errors import PoolError
-from .reading import Json, Reader, refused
+from .reading import UNREADABLE, Json, Reader, refused
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ def vectors(payload: bytes, *, many: bool) -> list[list[float]]:
         if many:
             return [item.values for item in msgspec.json.decode(payload, type=_Many).embeddings]
         return [msgspec.json.decode(payload, type=_One).embedding.values]
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise PoolError("upstream_error", f"the answer has no embedding: {error}") from None
 
 

@@ -14,7 +14,8 @@ from ..errors import PoolError
 
 Json = dict[str, Any]
 
-MISSING: Any = object()
+# Whatever msgspec raises for bytes that are not what they should be: invalid UTF-8 is no DecodeError.
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def refused(what: str, why: str = "") -> PoolError:
@@ -26,7 +27,7 @@ def decode(body: bytes) -> Json:
     """A whole body; it must be an object."""
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise PoolError("bad_request", f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise PoolError("bad_request", "the body is not a JSON object")

@@ -112,7 +112,7 @@ def of_google(status: int, body: bytes) -> bytes:
     """Google's own refusal in OpenAI's form: its message, and its status as `code`."""
     try:
         value: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
     if isinstance(value, list) and value:
         value = value[0]

@@ -102,7 +102,8 @@ async def get_model(exchange: Exchange) -> web.StreamResponse:
 def asked_by_bearer(exchange: Exchange) -> bool:
     """Whether `/v1/models`, which two families ask for, is asked as OpenAI's: only a Bearer means that."""
     request = exchange.request
-    if exchange.target.version != "v1" or request.headers.get("x-goog-api-key"):
+    target = exchange.target
+    if (target.method, target.version) != ("models", "v1") or request.headers.get("x-goog-api-key"):
         return False
     bearer = request.headers.get("Authorization", "").lower().startswith("bearer ")
     return bearer and presented_key(request.headers, "") is not None
