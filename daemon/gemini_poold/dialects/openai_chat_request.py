@@ -43,7 +43,7 @@ _GOOGLE = {
     "safety_settings": "safetySettings",
     "labels": "labels",
 }
-_HISTORY = ("reasoning_content", "reasoning", "reasoning_details", "annotations", "images", "name")
+HISTORY = ("reasoning_content", "reasoning", "reasoning_details", "annotations", "images", "name")
 
 Remembered = Callable[[str], str]
 
@@ -252,7 +252,7 @@ def _assistant(
     if isinstance(refusal, str):
         parts.append({"text": refusal})
     parts = [part for part in parts if part["text"]]
-    reader.ignore(_HISTORY)
+    reader.ignore(HISTORY)
     reader.refuse(
         {"audio": "Gemini has no place for it", "function_call": "it is the old form: use `tool_calls`"}
     )

@@ -27,7 +27,7 @@ _GOOGLE_FILES = "generativelanguage.googleapis.com"
 _VIDEO_HOSTS = frozenset({"www.youtube.com", "youtube.com", "youtu.be"})
 
 # Hints about price or caching that change nothing in what is said.
-IGNORED = ("cache_control", "annotations", "logprobs", "prompt_cache_breakpoint")
+IGNORED = ("cache_control", "annotations", "logprobs")
 
 
 def parts(content: Any, where: str) -> list[Json]:
