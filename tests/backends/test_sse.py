@@ -86,9 +86,17 @@ def test_other_fields():
 
 
 def test_count():
-    """Events with data are counted, comments and text inside JSON are not."""
-    assert sse.count(b'data: {"t":"data: x\\n\\ndata:"}\n\n: c\n\ndata: 2\n\n') == 2
+    """Events in Google's one-line dress are counted, what text inside JSON says is not; any other dress counts as none."""
+    assert sse.count(b'data: {"t":"data: x\\n\\ndata: "}\n\ndata: 2\n\n') == 2
     assert sse.count(b"data: 1\r\n\r\ndata: 2\r\n\r\n") == 2
+    for other in (
+        b"data:1\n\n",
+        b"data: [\ndata: 1]\n\n",
+        b": c\n\ndata: 1\n\n",
+        b"data: 1\n\n\n",
+        b'{"error":{}}\n\n',
+    ):
+        assert sse.count(other) == 0
 
 
 def test_marked():

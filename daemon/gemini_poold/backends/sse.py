@@ -132,8 +132,13 @@ def _around(block: bytes, place: int) -> tuple[int, int]:
 
 
 def count(block: bytes) -> int:
-    """How many events with data a block of whole ones holds. A raw line break cannot stand inside JSON."""
-    return block.startswith(b"data:") + block.count(b"\n\ndata:") + block.count(b"\n\r\ndata:")
+    """How many events a block of whole ones holds if each is one line `data: …`; 0 when it is dressed otherwise.
+
+    That dress is Google's and the only one that every client reads; anything else is to be written anew (`event`).
+    A raw line break cannot stand inside JSON.
+    """
+    events = block.startswith(b"data: ") + block.count(b"\n\ndata: ") + block.count(b"\n\r\ndata: ")
+    return events if block.count(b"\n") == 2 * events else 0
 
 
 def event(payload: bytes) -> bytes:

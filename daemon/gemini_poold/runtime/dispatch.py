@@ -232,6 +232,9 @@ class Dispatcher:
             outcome = backend.classify_event(body, model=call.model, now=now, account=run.account)
             run.fail(outcome or broken("an error in the answer"), headers=response.headers, body=body)
             return None
+        if call.method == "generateContent" and not reading.finished:
+            run.fail(broken("the answer has no finish marker"))
+            return None
         try:
             shown = backend.response(call.surface, call.method, body)
         except PoolError as error:  # it cannot be said in the surface's dialect

@@ -168,10 +168,13 @@ class Stream:
         """`block` in the surface's dialect."""
         self._last = block
         if not self._translates:
-            self.chunks += sse.count(block)
-            return block
-        event, surface = self._run.backend.event, self._run.call.surface
-        out = [sse.event(p) for payload in sse.payloads(block) if (p := event(surface, payload))]
+            if events := sse.count(block):
+                self.chunks += events
+                return block
+            out = [sse.event(payload) for payload in sse.payloads(block)]
+        else:
+            event, surface = self._run.backend.event, self._run.call.surface
+            out = [sse.event(p) for payload in sse.payloads(block) if (p := event(surface, payload))]
         self.chunks += len(out)
         return b"".join(out)
 
