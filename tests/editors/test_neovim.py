@@ -1,0 +1,244 @@
+"""The Neovim plugin, run headless: every transcript, and a real daemon with a fake Google behind it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.conformance.script import FOLDER, scripts
+from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
+
+from gemini_poold.fake import World
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "client" / "neovim"
+MODEL = "gemini-3-flash-preview"
+
+if shutil.which("nvim") is None:
+    if os.environ.get("GEMINI_POOL_REQUIRE_EDITORS"):
+        pytest.fail("nvim is not installed", pytrace=False)
+    pytest.skip("nvim is not installed", allow_module_level=True)
+
+
+def nvim(socket: Path, file: Path, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a Lua file in a Neovim that has nothing but the plugin."""
+    command = ["nvim", "--headless", "-u", "NONE", "-i", "NONE", "--cmd", f"set rtp^={PLUGIN}"]
+    command += ["-c", f"source {PLUGIN}/plugin/gemini_pool.lua", "-c", f"luafile {file}"]
+    given = {"PATH": os.environ["PATH"], "HOME": str(home), "GEMINI_POOL_SOCKET": str(socket), **env}
+    return subprocess.run(
+        command, env=given, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("name", [script.name for script in scripts("client")])
+def test_transcripts(name: str, tmp_path: Path) -> None:
+    """The plugin says what stands in the transcript, and hands on what it gets."""
+    socket = tmp_path / "p.sock"
+    command = [sys.executable, "-m", "tests.conformance.server", name, str(socket)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        done = nvim(
+            socket, Path(__file__).with_name("neovim_player.lua"), tmp_path, PLAY=str(FOLDER / f"{name}.json")
+        )
+        _, wrong = server.communicate(timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert server.returncode == 0, wrong
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    world = World()
+    world.add_api_key("a")
+    with (
+        fake_google(world) as fake,
+        DaemonProcess(tmp_path, fake=fake, accounts=api_key_account("a")) as running,
+    ):
+        yield running
+
+
+def run_lua(daemon: DaemonProcess, tmp_path: Path, text: str) -> str:
+    """What a piece of Lua wrote with `out(…)`."""
+    file = tmp_path / "test.lua"
+    written = tmp_path / "out.txt"
+    file.write_text(
+        f"""
+local lines = {{}}
+local function out(...)
+  local words = {{}}
+  for i = 1, select('#', ...) do words[i] = tostring((select(i, ...))) end
+  lines[#lines + 1] = table.concat(words, ' ')
+end
+local function wait(check) assert(vim.wait(15000, check, 5), 'nothing happened') end
+local pool, rpc = require('gemini_pool'), require('gemini_pool.rpc')
+local ok, why = pcall(function()
+{text}
+end)
+if not ok then out('FAILED', why) end
+vim.fn.writefile(lines, '{written}')
+vim.cmd('qall!')
+""",
+        encoding="utf-8",
+    )
+    done = nvim(daemon.socket, file, tmp_path)
+    assert written.exists(), done.stderr
+    return written.read_text(encoding="utf-8")
+
+
+def test_ask_streams_into_a_window(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """`:GeminiPool ask` shows the answer as it comes, and the account that gave it is known."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+vim.cmd('GeminiPool ask hello there')
+wait(function() return pool.last end)
+out(table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), ' '))
+out(pool.last.account, pool.last.finish_reason)
+""",
+    )
+    assert "hello there" in out
+    assert "a STOP" in out
+
+
+def test_verbs_show_what_the_daemon_knows(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """status, explain and quota open a window each; pause and resume say what they did."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        f"""
+for _, line in ipairs({{'status', 'explain {MODEL}', 'quota'}}) do
+  local before = #vim.api.nvim_list_wins()
+  vim.cmd('GeminiPool ' .. line)
+  wait(function() return #vim.api.nvim_list_wins() > before end)
+  out(line, '|', table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), ' / '))
+end
+local said
+vim.notify = function(text) said = text end
+vim.cmd('GeminiPool pause a')
+wait(function() return said end)
+out(said)
+local err = rpc.wait('pool/generate', {{model = '{MODEL}', request = {{contents = {{}}}}, wait_s = 0}})
+out(err and err.code)
+vim.cmd('GeminiPool nonsense')
+out(said)
+out(table.concat(pool.complete("", "GeminiPool pause "), ','))
+""",
+    )
+    assert "status | a " in out
+    assert f"{MODEL}: a" in out
+    assert "a is paused" in out
+    assert "no verb nonsense" in out
+    assert "\na\n" in out
+
+
+def test_an_error_brings_its_hint(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A model that nobody has: the daemon's word, and what to type."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+local err = rpc.wait('pool/explain', {decision = 'no-such'})
+out(err.code, '|', err.hint)
+""",
+    )
+    assert out.startswith("not_found |")
+    assert out.split("|")[1].strip()
+
+
+def test_a_stream_is_cancelled(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """The handle's cancel ends the request on the daemon's side, too."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+local got
+local handle = pool.generate{prompt = 'hi', on_chunk = function() end, on_done = function(err) got = err or {code = 'none'} end}
+handle.cancel()
+wait(function() return got end)
+out(got.code)
+local err, status = rpc.wait('pool/status', {})
+out('leases', #(status.leases or {}))
+""",
+    )
+    assert out.splitlines() == ["cancelled", "leases 0"]
+
+
+def test_the_daemon_is_restarted_in_the_middle(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Between two calls the daemon is another one: the second call is answered all the same."""
+    first, go = tmp_path / "first", tmp_path / "go"
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(
+            run_lua,
+            daemon,
+            tmp_path,
+            f"""
+local _, before = rpc.wait('daemon/info', {{}})
+vim.fn.writefile({{}}, '{first}')
+wait(function() return vim.fn.filereadable('{go}') == 1 end)
+local err, after = rpc.wait('daemon/info', {{}})
+out(err and err.code, after and after.pid ~= before.pid)
+""",
+        )
+        while not first.exists() and not running.done():
+            time.sleep(0.02)
+        daemon.stop()
+        daemon.start()
+        go.touch()
+        out = running.result()
+    assert out.strip() == "nil true"
+
+
+def test_health(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """:checkhealth says that the daemon answers, and how each account is."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+vim.cmd('checkhealth gemini_pool')
+out(table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), ' / '))
+""",
+    )
+    assert "answers at" in out
+    assert "a (developer-api): ready" in out
+
+
+def test_the_statusline_never_waits(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """At first it is empty, then it says something; without a daemon it says that."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+out('[' .. pool.statusline() .. ']')
+wait(function() return pool.statusline() ~= '' end)
+out(pool.statusline())
+""",
+    )
+    assert out.splitlines()[0] == "[]"
+    assert "gemini:" in out.splitlines()[1]
+
+
+def test_help(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """The help page has its tags."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        f"""
+vim.fn.mkdir('{tmp_path}/rtp/doc', 'p')
+vim.fn.writefile(vim.fn.readfile('{PLUGIN}/doc/gemini-pool.txt'), '{tmp_path}/rtp/doc/gemini-pool.txt')
+vim.cmd('helptags {tmp_path}/rtp/doc')
+vim.opt.rtp:append('{tmp_path}/rtp')
+vim.cmd('help gemini_pool.generate()')
+out(vim.api.nvim_get_current_line())
+""",
+    )
+    assert "gemini_pool.generate()" in out
