@@ -127,6 +127,13 @@ def clients(session: nox.Session) -> None:
 
 
 @nox.session
+def editors(session: nox.Session) -> None:
+    """The plugins of editors, headless, against every transcript and the real daemon; wants the editors."""
+    installed(session)
+    session.run("pytest", "tests/editors", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Every benchmark as a ratio to its floor in the same run; fails where a ratio is missed."""
     installed(session)
