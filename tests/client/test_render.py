@@ -108,7 +108,8 @@ def test_status():
     """Errors of the files come first, then the accounts, the counters, the queue and the clients."""
     status = wire.StatusResult(
         "0.1", 1, 3700, "ready", [account()], [cooldown(scope="backend-model", key="vertex")],
-        wire.Counters(**dict.fromkeys(wire.Counters.__struct_fields__, 7)), [], wire.QueueInfo(2, 65), [],
+        wire.Counters(**dict.fromkeys(wire.Counters.__struct_fields__, 7)), [],
+        wire.QueueInfo(2, 65, [wire.QueuedModel("m", 2, 65, NOW + 9)]), [],
         [wire.ClientStatus("vi", "9", 12, NOW - 5, 1, 0)], [wire.ConfigError("f.toml", 3, 4, "bad", "hint")], "", "port taken",
     )  # fmt: skip
     text = Renderer(now=NOW).status(status)
@@ -119,6 +120,7 @@ def test_status():
         "vertex: m rests",
         "7 requests",
         "2 waiting, the first for 1 min 5 s",
+        "2 for m, the next in 9 s",
         "vi 9",
     ):
         assert part in text

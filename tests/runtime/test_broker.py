@@ -306,3 +306,25 @@ def test_a_lease_can_be_ended_by_its_owner_only_once() -> None:
         assert broker.release_owner("c1") == 0
 
     run_virtual(main())
+
+
+def test_who_waits_is_told_its_place() -> None:
+    """A request that has to wait is told of with its position and when it will be served; the lines say so per model."""
+
+    async def main() -> None:
+        broker = broker_of("a")
+        await refuse(broker, 30)
+        heard: list[PoolEvent] = []
+        broker.subscribe(heard.append)
+        tasks = [asyncio.create_task(broker.acquire(ask(), wait_until=START_AT + 900)) for _ in range(2)]
+        await asyncio.sleep(1)
+        places = [(e.model, e.data["position"], e.data["expected_at"]) for e in heard if e.kind == "queue"]
+        assert places == [("m", 0, START_AT + 30), ("m", 1, START_AT + 30)]
+        (line,) = broker.lines()
+        assert (line.model, line.waiting, line.next_at) == ("m", 2, START_AT + 30)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert broker.lines() == []
+
+    run_virtual(main())

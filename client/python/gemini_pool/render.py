@@ -45,6 +45,7 @@ class Renderer:
         )
         if s.queue.waiting:
             lines.append(f"{s.queue.waiting} waiting, the first for {duration(s.queue.oldest_s)}")
+            lines += [f"  {q.waiting} for {q.model}, the next {self._in(q.next_at)}" for q in s.queue.models]
         if s.clients:
             lines += ["", self._table(("CLIENT", "PID", "LEASES", "IN FLIGHT", "CONNECTED"), [
                 (f"{c.name} {c.version}".strip(), str(c.pid), str(c.leases), str(c.in_flight), self._ago(c.connected_at))

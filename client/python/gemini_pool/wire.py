@@ -394,9 +394,19 @@ class LeaseInfo(_Out):
     expires_at: float
 
 
+class QueuedModel(_Out):
+    """Who waits for one model. `next_at`: when the first of them is served, by what is known now."""
+
+    model: str
+    waiting: int
+    oldest_s: float
+    next_at: float
+
+
 class QueueInfo(_Out):
     waiting: int
     oldest_s: float
+    models: list[QueuedModel] = []
 
 
 class Counters(_Out):

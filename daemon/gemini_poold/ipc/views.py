@@ -39,7 +39,7 @@ def status(s: Services) -> wire.StatusResult:
             _lease(lease, clients[lease.owner].name if lease.owner in clients else "")
             for lease in pool.leases
         ],
-        queue=wire.QueueInfo(s.broker.waiting, s.broker.oldest_wait_s()),
+        queue=_queue(s, now),
         quota=quota_entries(s, cooldowns),
         clients=[
             wire.ClientStatus(c.name, c.version, c.pid, c.connected_at, leases[c.owner], c.in_flight)
@@ -49,6 +49,14 @@ def status(s: Services) -> wire.StatusResult:
         gateway_url=info.gateway_url,
         gateway_error=info.gateway_error,
     )
+
+
+def _queue(s: Services, now: float) -> wire.QueueInfo:
+    lines = [
+        wire.QueuedModel(line.model, line.waiting, max(0.0, now - line.oldest_since), line.next_at)
+        for line in s.broker.lines()
+    ]
+    return wire.QueueInfo(s.broker.waiting, s.broker.oldest_wait_s(), lines)
 
 
 def _totals(s: Services) -> wire.Counters:

@@ -15,7 +15,7 @@ from gemini_pool.errors import PoolError
 
 from ..clock import Clock
 from ..core.model import Grant, Lease, Outcome, PoolEvent, Refusal, Request, Row, Settled, Usage, Wait
-from ..core.queue import Queue, Waiter
+from ..core.queue import Line, Queue, Waiter
 from ..core.state import Pool, UnknownLease
 
 log = logging.getLogger("gemini_pool.pool")
@@ -149,6 +149,10 @@ class Broker:
         since = self._queue.oldest_since()
         return 0.0 if since is None else self._clock.now() - since
 
+    def lines(self) -> list[Line]:
+        """Who waits, by model."""
+        return self._queue.lines()
+
     def changed(self) -> None:
         """The pool changed: write down, tell, and see who can be served now. Call after every change made to it."""
         self._after()
@@ -160,6 +164,8 @@ class Broker:
         waiter.ticket = granted
         self._queue.join(waiter)
         self._serve()
+        if waiter.lane is not None:
+            self._tell_place(waiter)
         try:
             return await granted
         except asyncio.CancelledError:
@@ -178,6 +184,16 @@ class Broker:
             self._answer(waiter, decision)
         self._after()
         self._set_alarm(min(self._queue.wake_at - now, _LONGEST_NAP_S))
+
+    def _tell_place(self, waiter: Waiter) -> None:
+        model, ahead = waiter.request.model, self._queue.position(waiter)
+        expected_at = self._queue.expected_at(waiter)
+        text = f"waits behind {ahead}, about {max(0.0, expected_at - waiter.since):.0f} s"
+        self.pool.journal.say(
+            "queue", "debug", waiter.since, text, model=model, position=ahead, expected_at=expected_at,
+            waiting=len(self._queue),
+        )  # fmt: skip
+        self._after()
 
     def _answer(self, waiter: Waiter, decision: Grant | Wait | Refusal) -> None:
         granted = waiter.ticket
@@ -263,7 +279,7 @@ def cooling_down(request: Request, wait: Wait) -> PoolError:
     """Nobody returns in time: says who returns first, and when."""
     who = f"{wait.account_id} returns first ({wait.reason})" if wait.account_id else wait.reason
     return PoolError(
-        "all_cooling_down", f"no account for {request.model} is free: {who}",
+        "all_cooling_down", f"no account for {request.model or request.method} is free: {who}",
         hint=f"gemini-pool explain {request.model}", retry_at=wait.until, account=wait.account_id or None,
     )  # fmt: skip
 
