@@ -172,9 +172,9 @@ async def test_expect_100_continue():
     ("path", "status"),
     [
         ("/nowhere", 404),
-        ("/v1beta/files", 501),
-        ("/v1/chat/completions", 501),
-        ("/v1beta/models/m:predict", 501),
+        ("/v1beta/dynamic/x", 501),
+        ("/v1/images/generations", 501),
+        ("/v1beta/models/m:bidi", 501),
     ],
 )
 async def test_what_is_not_served(path, status):
