@@ -273,3 +273,18 @@ async def test_stale_socket(tmp_path):
         sock.bind(str(tmp_path / "x"))
     with pytest.raises(NotRunning):
         await AsyncPool(tmp_path / "x", connect_s=0).status()
+
+
+async def test_a_full_queue_is_no_connection(tmp_path):
+    """Where the kernel has no place for one more, nobody is there yet: no connection that was never made is used."""
+    path = str(tmp_path / "full.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        async with AsyncPool(path, connect_s=0.0) as pool:
+            with pytest.raises(NotRunning):
+                await pool.info()
+            with pytest.raises(NotRunning):
+                async for _ in pool.stream(MODEL, "hello"):
+                    pass

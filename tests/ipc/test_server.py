@@ -530,3 +530,17 @@ async def test_second_server_on_the_socket(tmp_path):
         assert str(os.getpid()) in str(caught.value)
         raw = await rpc.connect()
         assert "result" in await raw.ask(1, "daemon/info")
+
+
+async def test_many_may_wait_to_be_accepted(tmp_path):
+    """Hundreds connect while the loop is busy (or while the daemon restarts, and its socket is systemd's): each has a
+    place in the kernel's queue."""
+    async with Rpc(tmp_path) as rpc:
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+        try:
+            for client in clients:
+                client.setblocking(False)
+                client.connect(str(rpc.path))  # BlockingIOError where the queue is full
+        finally:
+            for client in clients:
+                client.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket as sockets
 from collections import deque
 from typing import Any, Self, TypeVar, Unpack
 
@@ -427,7 +428,8 @@ class _Links:
         autostart = self._autostart
         while True:
             try:
-                _, link = await loop.create_unix_connection(lambda: _Link(self._greeting), self._socket)
+                sock = _connected(self._socket)
+                _, link = await loop.create_unix_connection(lambda: _Link(self._greeting), sock=sock)
                 return link
             except OSError as error:
                 if autostart and error.errno in connect.ABSENT:
@@ -447,6 +449,19 @@ class _Links:
             link.close()
         for link in links:
             await link.wait_closed()
+
+
+def _connected(path: str) -> sockets.socket:
+    """A Unix socket connects at once or not at all. asyncio takes a full backlog (EAGAIN) for a connection under way,
+    and gives out one that was never made."""
+    sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class _Link(asyncio.BufferedProtocol):

@@ -19,7 +19,7 @@ from gemini_pool.errors import METHOD_NOT_FOUND, PoolError
 from ..core.model import PoolEvent
 from . import verbs
 from .connection import MAX_IN_FLIGHT, Connection
-from .listen import Listening
+from .listen import BACKLOG, Listening
 from .peer import is_ours, peer_of
 from .services import Client, Services
 from .verbs import Verb
@@ -68,7 +68,9 @@ class Server:
 
         loop = asyncio.get_running_loop()
         # From 3.13 on asyncio would remove the socket's file at close, a service manager's included.
-        server = await loop.create_unix_server(connection, sock=listening.sock, **_SERVER_OPTIONS)
+        server = await loop.create_unix_server(
+            connection, sock=listening.sock, backlog=BACKLOG, **_SERVER_OPTIONS
+        )
         self._listening.append((listening, server))
 
     async def drain(self, grace_s: float, reason: str = "stopping") -> None:
