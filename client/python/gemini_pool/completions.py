@@ -40,6 +40,8 @@ def places(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Itera
             texts = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
             verbs = {name: texts.get(name, "") for name in action.choices}
             inner = list(action.choices.items())
+        elif action.help == argparse.SUPPRESS:
+            continue
         elif action.option_strings:
             flags |= dict.fromkeys(action.option_strings, action.help or "")
             if action.nargs != 0:
