@@ -52,6 +52,7 @@ from .reload import Reloader
 from .runtime import network
 from .runtime.broker import Broker
 from .runtime.dispatch import Dispatcher
+from .runtime.forward import Forwarder
 from .runtime.lifecycle import Lifecycle
 from .runtime.poller import Poller
 from .runtime.setup import Setup
@@ -266,6 +267,10 @@ class Daemon:
         )
         return GatewayServices(
             dispatcher=self._dispatcher,
+            forwarder=Forwarder(
+                self._dispatcher, self._broker, self._lifecycle.tokens, self._backends, self._need_transport(),
+                clock=self._clock,
+            ),
             clock=self._clock,
             settings=Settings.of(self._config),
             keys=local_keys,

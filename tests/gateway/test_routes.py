@@ -67,14 +67,7 @@ def test_only_probes_are_open():
 @pytest.mark.parametrize(
     ("path", "shape"),
     [
-        ("/v1beta/files", Shape.GOOGLE),
-        ("/v1beta/files:register", Shape.GOOGLE),
-        ("/upload/v1beta/files", Shape.GOOGLE),
-        ("/v1beta/cachedContents/x", Shape.GOOGLE),
-        ("/v1beta/interactions", Shape.INTERACTIONS),
-        ("/v1beta/models/m:predict", Shape.GOOGLE),
-        ("/v1beta/models/m/operations/1", Shape.GOOGLE),
-        ("/v1beta/tunedModels/m:generateContent", Shape.GOOGLE),
+        ("/v1beta/dynamic/m:generateContent", Shape.GOOGLE),
         ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Shape.GOOGLE),
         ("/v1alpha/auth_tokens", Shape.GOOGLE),
         ("/v1/chat/completions/x", Shape.OPENAI),

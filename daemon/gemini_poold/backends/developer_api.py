@@ -11,6 +11,7 @@ from .answering import Answering
 from .base import GENERATE, STREAM
 from .urls import model_path
 
+RESOURCES = "resources"  # everything that is no method of a model: files, caches, interactions, batches…
 VERSIONS = frozenset({"v1", "v1beta", "v1alpha"})
 
 
@@ -19,7 +20,7 @@ class DeveloperApi(Answering):
 
     name = core.Backend.DEVELOPER_API
     form = "gl"
-    methods = GENERATE | {"countTokens", "embedContent", "batchEmbedContents"}
+    methods = GENERATE | {"countTokens", "embedContent", "batchEmbedContents", RESOURCES}
 
     def __init__(self, base_url: str) -> None:
         self._base = base_url
@@ -27,6 +28,10 @@ class DeveloperApi(Answering):
     def url(self, account: Account, model: str, method: str, *, project: str, version: str = "v1beta") -> str:
         del account, project  # a key's project is nowhere in its URLs
         return _url(self._base, version if version in VERSIONS else "v1beta", model, method)
+
+    def resource(self, path: str) -> str:
+        """The URL of what is no model's; `path` with its version and query."""
+        return self._base + path
 
     def headers(self, account: Account, *, project: str) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .evenly import MINUTE_S
 from .affinity import Bindings
+from .evenly import MINUTE_S
 from .health import HELD, Event
 from .journal import Journal
 from .member import Member

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import answers, identify, refusals, validate
 from .call import Answer, Call, Handler, Place
 from .envelope import Json, Refused, Reply, error
+from .kept import Kept
 from .limits import Exceeded
 from .stream import ARRAY, SSE, WHOLE
 from .throttle import bare_exhausted, gl_quota
@@ -16,8 +17,9 @@ VERSIONS = frozenset({"v1beta", "v1", "v1alpha"})
 class DeveloperApi:
     """`/{version}/models[/{model}[:{method}]]` for keys, and for logins with a quota project."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, kept: Kept | None = None) -> None:
         self._world = world
+        self._kept = kept
         self._methods: dict[str, tuple[str, Handler]] = {
             "generateContent": ("generate", self.generate),
             "streamGenerateContent": ("stream", self.generate),
@@ -57,6 +59,8 @@ class DeveloperApi:
         validate.roles(validate.get(body, "contents"), required=False)
         model = self._model(call, "generateContent")
         project = self._project(call)
+        if self._kept is not None:
+            self._kept.check_use(body, project.id)
         self._take(project, model, answers.count_tokens(body))
         mode = WHOLE if call.kind == "generate" else SSE if call.query.get("alt") == "sse" else ARRAY
         return answers.generation(call, body, model, project=project.id, mode=mode)

@@ -16,6 +16,7 @@ from .developer import DeveloperApi
 from .envelope import HTML_TYPE, JSON_TYPE, Refused, Reply, error_page
 from .faults import Fault, Faults
 from .federation import Federation
+from .kept import Kept
 from .oauth import OAuth
 from .record import Record
 from .stream import ARRAY, PLAIN, WHOLE, Generation, Pause, Twist
@@ -42,9 +43,11 @@ class FakeGoogle:
         self.faults = Faults()
         self.record = Record(keep)
         self.port = 0
+        self.kept = Kept(self.world, lambda: self.url)
         self._surfaces = (
             CodeAssistApi(self.world),
-            DeveloperApi(self.world),
+            self.kept,
+            DeveloperApi(self.world, self.kept),
             VertexApi(self.world),
             OAuth(self.world),
             Federation(self.world),

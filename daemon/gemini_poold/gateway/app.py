@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import listeners, relay
+from . import listeners, relay, uploads
 from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
 from .errors import Shape
 from .exchange import Exchange
@@ -219,6 +219,9 @@ class Gateway:
     def _client(self, door: _Door, exchange: Exchange) -> LocalClient:
         request = exchange.request
         if door.port is not None:
+            uploading = uploads.client_of(exchange)
+            if uploading is not None:
+                return uploading
             return self.services.keys.client_of(presented_key(request.headers, request.query_string))
         if not peer_is_same_user(request.transport):
             raise PoolError("forbidden", "the socket serves processes of its own user only")

@@ -20,6 +20,7 @@ from gemini_pool.errors import PoolError
 
 from ..core.model import Data, Request, Usage
 from ..runtime.dispatch import Call
+from . import bound
 from .auth import LocalClient
 from .errors import Shape
 from .services import Services
@@ -141,40 +142,74 @@ class Exchange:
 
     def call(self, method: str, model: str, body: bytes, *, session: str = "") -> Call:
         """The call to dispatch. `session` is what the surface found in the body; a header of ours goes before it."""
-        services = self.services
-        settings = services.settings
+        settings = self.services.settings
         name = model.removeprefix("models/")
         name = settings.aliases.get(name, name)
         if not _MODEL.fullmatch(name):
             raise PoolError("bad_request", f"{name[:100]!r} is no model name")
-        self.model = name
+        headers = self.request.headers
+        passed = {name: headers[name] for name in PASSED_ON if name in headers}
+        return self.call_for(method, name, body, names=set(), headers=passed, session=session)
+
+    def call_for(
+        self,
+        method: str,
+        model: str,
+        body: bytes,
+        *,
+        names: set[str],
+        headers: Mapping[str, str],
+        session: str = "",
+    ) -> Call:
+        """The same for `model` as it is, or for none. `names`: kept things that it is about, besides those in its body.
+        `headers`: of the client's, as they go on."""
+        services = self.services
+        self.model = model
         client = self.client
         assert client is not None
-        client.check_model(name)
+        if model:
+            client.check_model(model)
         self.name = f"{_run}{next(_count):x}"
-        headers = self.request.headers
-        wait_s = _wait_s(headers, settings.max_wait_s)
+        given = self.request.headers
+        wait_s = _wait_s(given, services.settings.max_wait_s)
         self.call_made = Call(
             surface=self.target.surface,
             method=method,
-            model=name,
+            model=model,
             body=body,
             request=Request(
                 id=self.name,
-                model=name,
+                model=model,
                 method=method,
-                session=_session(headers, client.name, session),
-                pin=headers.get("x-gemini-pool-account", ""),
-                allow_paid=_flag(headers, "x-gemini-pool-allow-paid"),
-                data=_data(headers),
-                batch=_is_batch(headers),
+                session=_session(given, client.name, session),
+                pin=self._pin(body, names),
+                allow_paid=_flag(given, "x-gemini-pool-allow-paid"),
+                data=_data(given),
+                batch=_is_batch(given),
             ),
             wait_until=services.clock.now() + wait_s,
             owner=f"gateway:{client.name}",
             version=self.target.version,
-            headers={name: headers[name] for name in PASSED_ON if name in headers},
+            headers=headers,
         )
         return self.call_made
+
+    def _pin(self, body: bytes, names: set[str]) -> str:
+        """The one account that may serve this: it has what the request names, or the client says so. Else empty."""
+        said = self.request.headers.get("x-gemini-pool-account", "")
+        forwarder = self.services.forwarder
+        if forwarder is None or not (names := names | bound.named_in(body)):
+            return said
+        owners = {name: owner for name in sorted(names) if (owner := forwarder.account_of(name))}
+        if not owners:
+            return said
+        name, owner = next(iter(owners.items()))
+        for other, its in [*owners.items(), *([("x-gemini-pool-account", said)] if said else [])]:
+            if its != owner:
+                words = f"{name} belongs to account {owner}, {other} to {its}: no account can serve both"
+                raise PoolError("bad_request", words, account=owner)
+        forwarder.check(name, owner)
+        return owner
 
 
 def _too_large(limit: int) -> PoolError:

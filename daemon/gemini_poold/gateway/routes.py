@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import code_assist, gemini, health, openai, vertex
+from . import bound, code_assist, gemini, health, openai, passthrough, uploads, vertex
 from .errors import Shape
 from .exchange import Exchange, Target
 
@@ -24,26 +24,15 @@ Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 GEMINI_VERSIONS = frozenset({"v1beta", "v1", "v1alpha"})
 VERTEX_VERSIONS = frozenset({"v1", "v1beta1"})
 NOT_SERVED = {
-    "files": "the Files API",
-    "upload": "file uploads",
-    "download": "file downloads",
-    "cachedContents": "explicit caching",
-    "interactions": "the Interactions API",
-    "batches": "the Batch API",
-    "operations": "long-running operations",
-    "tunedModels": "tuned models",
-    "fileSearchStores": "file search stores",
-    "corpora": "corpora",
-    "agents": "agents",
-    "triggers": "triggers",
-    "environments": "environments",
-    "webhooks": "webhooks",
     "auth_tokens": "ephemeral tokens",
     "dynamic": "dynamic models",
     "ws": "the Live API",
     "reasoningEngines": "reasoning engines",
     "endpoints": "Vertex endpoints",
 }
+KEPT_VERBS = {"GET", "POST", "PATCH", "DELETE"}
+# Methods of models that start something which one account then has.
+PASSED_METHODS = frozenset({"predict", "predictLongRunning", "batchGenerateContent", "asyncBatchEmbedContent"})
 OPENAI_HANDLERS: Mapping[str, Handler] = {
     "chat/completions": openai.chat,
     "responses": openai.responses,
@@ -82,7 +71,10 @@ def route(verb: str, path: str) -> Route:
         return _verbs(verb, Route(Target("", "", first), health.HANDLERS[first], open=True), {"GET", "HEAD"})
     if first == "publishers":  # an SDK told that its base URL is a whole collection sends no version
         return _vertex(verb, "v1beta1", segments)
-    if first in {"upload", "ws", "download"}:
+    if first in {"upload", "download"} and len(segments) > 2 and segments[1] in GEMINI_VERSIONS:
+        handler = uploads.handle if first == "upload" else passthrough.handle
+        return Route(Target("gl", segments[1], first), handler)
+    if first == "ws":
         return _unserved(Target("gl", "", ""), NOT_SERVED[first])
     return _unknown(Target("", "", ""), path)
 
@@ -99,6 +91,9 @@ def _versioned(verb: str, version: str, rest: list[str]) -> Route:
         if version == "v1" and head in OPENAI:
             return _openai(verb, rest)
         name = head.partition(":")[0]
+        if name in bound.COLLECTIONS:
+            shape = Shape.INTERACTIONS if name == "interactions" else Shape.GOOGLE
+            return _verbs(verb, Route(Target("gl", version, name, shape=shape), passthrough.handle), KEPT_VERBS)
         if name in NOT_SERVED:
             shape = Shape.INTERACTIONS if name == "interactions" else Shape.GOOGLE
             return _unserved(Target("gl", version, "", shape=shape), NOT_SERVED[name])
@@ -113,10 +108,12 @@ def _gemini(verb: str, version: str, rest: str) -> Route:
     model, colon, method = rest.rpartition(":")
     if not colon:
         if "/" in rest:  # models/M/operations/ID
-            return _unserved(Target("gl", version, ""), NOT_SERVED["operations"])
+            return _verbs(verb, Route(Target("gl", version, "operations"), passthrough.handle), KEPT_VERBS)
         getting = _either(gemini.get_model, openai.get_model) if version == "v1" else gemini.get_model
         return _verbs(verb, Route(Target("gl", version, "models", rest), getting), {"GET"})
     target = Target("gl", version, method, model)
+    if method in PASSED_METHODS:
+        return _verbs(verb, Route(target, passthrough.handle), {"POST"})
     if method not in gemini.HANDLERS:
         return _unserved(target, f"models.{method}")
     return _verbs(verb, Route(target, gemini.HANDLERS[method]), {"POST"})

@@ -15,6 +15,7 @@ from ..clock import Clock
 from ..config import Config
 from ..core.model import Usage
 from ..runtime.dispatch import Answer, Call
+from ..runtime.forward import Forwarder
 from .auth import LocalKeys
 from .meter import Meter
 from .signatures import Signatures
@@ -87,3 +88,4 @@ class Services:
     quota: Callable[[], Sequence[wire.QuotaEntry]]
     meter: Meter = field(default_factory=Meter)
     signatures: Signatures = field(default_factory=Signatures)
+    forwarder: Forwarder | None = None  # for what is no method of a model; None: none of that is served

@@ -1,0 +1,274 @@
+"""What Google keeps for an account (files, caches, interactions, batches, stores…): passed through as it came, to the
+account that has it, else to one that is chosen and remembered.
+
+Bodies and answers are not buffered beyond a piece, but for what must be looked at: a JSON request that may name
+something, and the beginning of an answer that names what was made. Uploads are `uploads.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDict
+
+from gemini_pool.errors import PoolError
+
+from ..runtime.forward import RESOURCES, Forwarded, Forwarder
+from . import bound, relay
+from .errors import JSON
+from .exchange import Exchange
+
+LOOKED_AT = 1 << 20  # of a JSON answer: what names something is small
+_HEAD = 64 << 10  # of a stream: its first event names the interaction
+_PASSED = ("Content-Type", "Range", "If-Match", "If-None-Match", "Api-Revision", "Accept")
+_ANSWERED = (
+    "Content-Length", "Content-Range", "Accept-Ranges", "ETag", "Content-Disposition", "Cache-Control", "Last-Modified",
+    "X-Goog-Hash",
+)  # fmt: skip
+_INTERACTION_ID = re.compile(rb'"interaction"\s*:\s*\{[^{}]*?"id"\s*:\s*"([A-Za-z0-9._~-]{1,200})"')
+_MODEL = re.compile(rb'"model"\s*:\s*"(?:models/)?([A-Za-z0-9][A-Za-z0-9._@-]{0,127})"')
+_FINISHED = b"interaction.completed"
+_CREATES = frozenset({"POST", "GET", "PATCH"})
+
+
+async def handle(exchange: Exchange) -> web.StreamResponse:
+    """One request about something that is kept."""
+    request = exchange.request
+    body = await exchange.read_body() if request.body_exists else b""
+    rest = rest_of(request.path)
+    name = bound.of_path(rest)
+    if request.method == "GET" and not name and len(rest) == 1:
+        return await _list(exchange, rest[0])
+    forwarder = forwarder_of(exchange)
+    if name and not forwarder.account_of(name) and not exchange.request.headers.get("x-gemini-pool-account"):
+        await _find(exchange, forwarder, name)
+    call = exchange.call_for(
+        RESOURCES, _model(rest, body), body, names={name} if name else set(), headers=passed(exchange)
+    )
+    answer = await forwarder.open(call, request.method, path_of(exchange), body or None)
+    try:
+        if request.method == "DELETE" and answer.status < 300:
+            forwarder.unbind(name)
+        return await _hand_on(exchange, forwarder, answer, collection=rest[0].partition(":")[0])
+    finally:
+        await answer.aclose()
+
+
+def forwarder_of(exchange: Exchange) -> Forwarder:
+    forwarder = exchange.services.forwarder
+    if forwarder is None:
+        raise PoolError("not_served", "nothing is kept at Google here")
+    return forwarder
+
+
+def rest_of(path: str) -> list[str]:
+    """The segments below the version."""
+    segments = path.removeprefix("/").split("/")
+    if segments[0] in {"upload", "download"}:
+        segments = segments[1:]
+    return segments[1:]
+
+
+def path_of(exchange: Exchange) -> str:
+    """Path and query as they came, without the local key."""
+    url = exchange.request.rel_url
+    query = urlencode(
+        [
+            (k, v)
+            for k, v in parse_qsl(url.raw_query_string, keep_blank_values=True)
+            if k not in ("key", "access_token")
+        ]
+    )
+    return url.raw_path + (f"?{query}" if query else "")
+
+
+def passed(exchange: Exchange) -> dict[str, str]:
+    """The client's headers that go on."""
+    headers = exchange.request.headers
+    return {name: headers[name] for name in _PASSED if name in headers}
+
+
+def _model(rest: list[str], body: bytes) -> str:
+    """The model that a request is about: of its path or its body; empty for none."""
+    if rest[0] == "models" and len(rest) > 1:
+        return rest[1].partition(":")[0]
+    found = _MODEL.search(body)
+    return (
+        found[1].decode() if found and rest[0].partition(":")[0] in {"cachedContents", "interactions"} else ""
+    )
+
+
+async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
+    """Whose is a name that was made before our time, or elsewhere with the same key? Ask each account that may know."""
+    collection = name.partition("/")[0]
+    version = exchange.target.version or "v1beta"
+    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers={})
+    for account in forwarder.candidates(probe.request):
+        probe.request = probe.request._replace(pin=account)
+        try:
+            answer = await forwarder.open(probe, "GET", f"/{version}/{name}", None)
+            try:
+                if answer.status == 200:
+                    value = _decoded(await answer.read(LOOKED_AT))
+                    forwarder.bind(name, account, bound.until(name, value, exchange.services.clock.now()))
+                    return
+            finally:
+                await answer.aclose()
+        except PoolError:
+            continue
+    shown = name if collection != "interactions" else name.partition("/")[2]
+    raise PoolError("not_found", f"no account of the pool has {shown}, or it has expired")
+
+
+async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
+    """One page of what all accounts have, account after account; `nextPageToken` says where it goes on."""
+    forwarder = forwarder_of(exchange)
+    query = dict(parse_qsl(exchange.request.query_string))
+    query.pop("key", None)
+    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers=passed(exchange))
+    pin = probe.request.pin
+    accounts = [pin] if pin else forwarder.candidates(probe.request)
+    at, _, token = query.pop("pageToken", "").partition("~")
+    start = accounts.index(at) if at in accounts else 0
+    found: list[Any] = []
+    skipped: list[str] = []
+    size, onward = int(query.get("pageSize") or 0) or 50, ""
+    for account in accounts[start:]:
+        if len(found) >= size:
+            onward = f"{account}~"
+            break
+        value = await _page(
+            exchange,
+            forwarder,
+            account,
+            {**query, "pageSize": str(size - len(found)), **({"pageToken": token} if token else {})},
+        )
+        token = ""
+        if value is None:
+            skipped.append(account)
+            continue
+        for name, holder in bound.in_answer(value, collection):
+            forwarder.bind(name, account, bound.until(name, holder, exchange.services.clock.now()))
+        listed = value.get(collection)
+        found += listed if isinstance(listed, list) else []
+        if following := value.get("nextPageToken"):
+            onward = f"{account}~{following}"
+            break
+    if not found and skipped and len(skipped) == len(accounts[start:]):
+        raise PoolError("upstream_error", f"no account could list its {collection}: {', '.join(skipped)}")
+    answer: dict[str, Any] = {collection: found} if found else {}
+    if onward:
+        answer["nextPageToken"] = onward
+    response = relay.json_answer(exchange, msgspec.json.encode(answer))
+    if skipped:
+        response.headers["x-gemini-pool-skipped"] = ",".join(skipped)
+    return response
+
+
+async def _page(
+    exchange: Exchange, forwarder: Forwarder, account: str, query: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What one account lists; None when it cannot say now."""
+    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers=passed(exchange))
+    probe.request = probe.request._replace(pin=account)
+    probe.wait_until = exchange.services.clock.now()
+    try:
+        answer = await forwarder.open(
+            probe, "GET", f"{exchange.request.rel_url.raw_path}?{urlencode(query)}", None
+        )
+        try:
+            value = _decoded(await answer.read(16 * LOOKED_AT)) if answer.status == 200 else None
+        finally:
+            await answer.aclose()
+    except PoolError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+async def _hand_on(
+    exchange: Exchange, forwarder: Forwarder, answer: Forwarded, *, collection: str
+) -> web.StreamResponse:
+    exchange.account, exchange.attempts, exchange.wait_s = answer.account, answer.attempts, answer.wait_s
+    kind = answer.headers.get("Content-Type", JSON)
+    exchange.status = answer.status
+    if answer.status >= 400:
+        exchange.outcome = "refused"
+    headers = relay.headers(
+        exchange, kind, {name: answer.headers[name] for name in _ANSWERED if name in answer.headers}
+    )
+    length = answer.headers.get("Content-Length", "")
+    small = length.isdigit() and int(length) <= LOOKED_AT
+    if "json" in kind and (small or answer.status >= 400):
+        body = await answer.read(LOOKED_AT)
+        if answer.status < 300 and exchange.request.method in _CREATES:
+            await remember(exchange, forwarder, answer.account, body, collection)
+        exchange.bytes_out = len(body)
+        headers.popall("Content-Length", None)
+        return web.Response(body=body, status=answer.status, headers=headers)
+    return await _stream(exchange, forwarder, answer, headers, collection=collection)
+
+
+async def _stream(
+    exchange: Exchange, forwarder: Forwarder, answer: Forwarded, headers: CIMultiDict[str], *, collection: str
+) -> web.StreamResponse:
+    """Piece by piece; a stream of an interaction that lacks its last event ends as a broken one."""
+    events = "event-stream" in headers["Content-Type"]
+    if events:  # what is added when it breaks off has no place in a length
+        headers.popall("Content-Length", None)
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    await response.prepare(exchange.request)
+    exchange.begun = response
+    head, tail, bound_already, finished = b"", b"", not events, not events
+    try:
+        async for chunk in answer:
+            if not bound_already:
+                head += chunk
+                if found := _INTERACTION_ID.search(head):
+                    name = f"interactions/{found[1].decode()}"
+                    forwarder.bind(
+                        name, answer.account, bound.until(name, None, exchange.services.clock.now())
+                    )
+                    await forwarder.kept()
+                bound_already = found is not None or len(head) > _HEAD
+            if not finished:
+                tail = tail[-64:] + chunk
+                finished = _FINISHED in tail or b'"error"' in tail
+            await response.write(chunk)
+            exchange.bytes_out += len(chunk)
+        if not finished and collection == "interactions":
+            raise PoolError(
+                "stream_cut",
+                f"{answer.account}: the stream ended without its last event",
+                account=answer.account,
+            )
+        await response.write_eof()
+    except PoolError as error:
+        if events:
+            await relay.break_off(exchange, response, error)
+        elif exchange.request.transport is not None:  # bytes of a file: nothing may be added to them
+            exchange.outcome = error.code
+            exchange.request.transport.abort()
+    except ConnectionError:
+        exchange.outcome = "cancelled"
+    return response
+
+
+async def remember(
+    exchange: Exchange, forwarder: Forwarder, account: str, body: bytes, collection: str
+) -> None:
+    """Bind what an answer says was made."""
+    for name, holder in bound.in_answer(_decoded(body), collection):
+        forwarder.bind(name, account, bound.until(name, holder, exchange.services.clock.now()))
+    await forwarder.kept()
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None

@@ -1,0 +1,157 @@
+"""Resumable uploads: the start is an ordinary request whose answer names an address of Google's; its client gets one of
+ours instead, under which pieces, questions and the end go to the account that was chosen.
+
+The address carries a word of ours that is its key, as Google's own does: SDKs send no other with their pieces. Only
+its digest is kept. Pieces go through as they come, no faster than Google takes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from aiohttp import web
+
+from gemini_pool.errors import PoolError
+
+from ..runtime.forward import RESOURCES, Forwarded
+from . import bound, passthrough, relay
+from .auth import LocalClient
+from .errors import JSON
+from .exchange import Exchange
+
+WORD = "gemini_pool_upload"
+UPLOAD_CLIENT = LocalClient("upload")
+_LARGEST_START = 1 << 20
+
+
+async def handle(exchange: Exchange) -> web.StreamResponse:
+    """A start, something about an upload under way, or a whole upload in one request."""
+    request = exchange.request
+    forwarder = passthrough.forwarder_of(exchange)
+    word = word_of(exchange)
+    path, streamed = passthrough.path_of(exchange), None
+    headers = {**passthrough.passed(exchange), **_upload_headers(exchange)}
+    start = (
+        not word
+        and "start" in request.headers.get("X-Goog-Upload-Command", "start").lower()
+        and ("X-Goog-Upload-Command" in request.headers or "uploadType=resumable" in request.query_string)
+    )
+    body = b""
+    if start or not request.body_exists:
+        body = await _start_body(exchange)
+    else:
+        if request.content_length is not None:
+            headers["Content-Length"] = str(request.content_length)
+        streamed = _counted(exchange)
+    call = exchange.call_for(
+        RESOURCES, "", body, names={_name(word)} if word else _store(request.path), headers=headers
+    )
+    if word:
+        path = _without_word(path)
+    answer = await forwarder.open(
+        call, request.method, path, streamed if streamed is not None else body or None
+    )
+    try:
+        return await _answered(exchange, answer, word=word)
+    finally:
+        await answer.aclose()
+
+
+def word_of(exchange: Exchange) -> str:
+    """The word in an address that we gave out; empty when there is none."""
+    return exchange.request.query.get(WORD, "") if WORD in exchange.request.query_string else ""
+
+
+def client_of(exchange: Exchange) -> LocalClient | None:
+    """Who holds a word that we gave out may go on with that upload and do nothing else."""
+    word, forwarder = word_of(exchange), exchange.services.forwarder
+    if not word or forwarder is None or not exchange.request.path.startswith("/upload/"):
+        return None
+    return UPLOAD_CLIENT if forwarder.account_of(_name(word)) else None
+
+
+async def _answered(exchange: Exchange, answer: Forwarded, *, word: str) -> web.StreamResponse:
+    exchange.account, exchange.attempts, exchange.wait_s = answer.account, answer.attempts, answer.wait_s
+    forwarder = passthrough.forwarder_of(exchange)
+    body = await answer.read(passthrough.LOOKED_AT)
+    now = exchange.services.clock.now()
+    passed = {
+        n: v
+        for n, v in answer.headers.items()
+        if n.lower().startswith("x-goog-upload-") or n.lower() == "range"
+    }
+    for name in ("X-Goog-Upload-URL", "Location", "X-Goog-Upload-Control-URL"):
+        given = answer.headers.get(name)
+        if not given:
+            continue
+        if not word:
+            word = secrets.token_urlsafe(24)
+            forwarder.bind(_name(word), answer.account, now + bound.LIVES_S["upload"])
+        passed = {n: v for n, v in passed.items() if n.lower() != name.lower()} | {
+            name: _ours(exchange, given, word)
+        }
+    if word and answer.status < 300:
+        await forwarder.kept()
+    if body and answer.status < 300:
+        await passthrough.remember(
+            exchange, forwarder, answer.account, body, _collection(exchange.request.path)
+        )
+    if word and answer.headers.get("X-Goog-Upload-Status", "").lower() in {"final", "cancelled"}:
+        forwarder.unbind(_name(word))
+    exchange.status, exchange.bytes_out = answer.status, len(body)
+    if answer.status >= 400:
+        exchange.outcome = "refused"
+    headers = relay.headers(exchange, answer.headers.get("Content-Type", JSON), passed)
+    return web.Response(body=body, status=answer.status, headers=headers)
+
+
+def _ours(exchange: Exchange, given: str, word: str) -> str:
+    """Google's address as one of this gateway's, by the name that the client calls us."""
+    url, request = urlsplit(given), exchange.request
+    query = urlencode(
+        [*((k, v) for k, v in parse_qsl(url.query, keep_blank_values=True) if k != "key"), (WORD, word)]
+    )
+    return f"http://{request.headers.get('Host', 'localhost')}{url.path}?{query}"
+
+
+def _name(word: str) -> str:
+    return "upload/" + hashlib.sha256(word.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _without_word(path: str) -> str:
+    head, _, query = path.partition("?")
+    rest = urlencode([(k, v) for k, v in parse_qsl(query, keep_blank_values=True) if k != WORD])
+    return f"{head}?{rest}" if rest else head
+
+
+def _store(path: str) -> set[str]:
+    name = bound.of_path(passthrough.rest_of(path))
+    return {name} if name else set()
+
+
+def _collection(path: str) -> str:
+    return passthrough.rest_of(path)[0].partition(":")[0]
+
+
+def _upload_headers(exchange: Exchange) -> dict[str, str]:
+    headers = exchange.request.headers
+    return {
+        n: v
+        for n, v in headers.items()
+        if n.lower().startswith(("x-goog-upload-", "x-upload-content-", "content-range"))
+    }
+
+
+async def _start_body(exchange: Exchange) -> bytes:
+    if (exchange.request.content_length or 0) > _LARGEST_START:
+        raise PoolError("body_too_large", "the start of an upload is larger than 1 MiB")
+    return await exchange.read_body() if exchange.request.body_exists else b""
+
+
+async def _counted(exchange: Exchange) -> AsyncIterator[bytes]:
+    async for chunk in exchange.request.content.iter_any():
+        exchange.bytes_in += len(chunk)
+        yield chunk

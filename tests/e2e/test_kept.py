@@ -1,0 +1,253 @@
+"""What Google keeps for an account, through the real daemon: files, caches, interactions and the rest stay with theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
+
+from gemini_poold.fake import FakeGoogle, World
+
+MODEL = "gemini-2.5-flash"
+ACCOUNTS = "\n".join(api_key_account(name) for name in ("a", "b", "c"))
+CONFIG = '[gateway]\nlisten = "127.0.0.1:0"\n[selection]\nstrategy = "round-robin"\n'
+
+
+class Site:
+    """A daemon with three keys of three projects, and a plain HTTP client of it."""
+
+    def __init__(self, daemon: DaemonProcess, google: FakeGoogle) -> None:
+        self.daemon, self.google = daemon, google
+
+    def ask(
+        self, verb: str, path: str, body: Any = None, *, keyed: bool = True, **headers: str
+    ) -> tuple[int, Any, dict[str, str]]:
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        if keyed:
+            more["x-goog-api-key"] = self.daemon.key
+        link = http.client.HTTPConnection("127.0.0.1", int(self.daemon.url.rpartition(":")[2]), timeout=20)
+        try:
+            link.request(verb, path, data, more)
+            answer = link.getresponse()
+            raw = answer.read()
+        finally:
+            link.close()
+        told = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, json.loads(raw) if "json" in told.get("content-type", "") and raw else raw, told
+
+    def upload(self, data: bytes, **headers: str) -> tuple[dict[str, Any], str]:
+        """One whole resumable upload; the file and the account that has it."""
+        _, _, told = self.start(**headers)
+        path = told["x-goog-upload-url"].partition(f":{self.port}")[2]
+        commands = {"X_Goog_Upload_Command": "upload, finalize", "X_Goog_Upload_Offset": "0"}
+        status, value, told = self.ask("POST", path, data, keyed=False, **commands)
+        assert (status, told["x-goog-upload-status"]) == (200, "final")
+        return value["file"], told["x-gemini-pool-account"]
+
+    def start(self, **headers: str) -> tuple[int, Any, dict[str, str]]:
+        begin = {"X_Goog_Upload_Protocol": "resumable", "X_Goog_Upload_Command": "start"}
+        return self.ask("POST", "/upload/v1beta/files", {"file": {"display_name": "x"}}, **begin, **headers)
+
+    @property
+    def port(self) -> int:
+        return int(self.daemon.url.rpartition(":")[2])
+
+
+def _world() -> World:
+    world = World()
+    for name in ("a", "b", "c"):
+        world.add_project(f"project-{name}")
+        world.add_api_key(name, project=f"project-{name}")
+    return world
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("kept")
+    with (
+        fake_google(_world()) as google,
+        DaemonProcess(folder, fake=google, accounts=ACCOUNTS, config=CONFIG) as daemon,
+    ):
+        yield Site(daemon, google)
+
+
+def using(file: dict[str, Any]) -> dict[str, Any]:
+    parts = [{"fileData": {"fileUri": file["uri"], "mimeType": "text/plain"}}, {"text": "what is it?"}]
+    return {"contents": [{"role": "user", "parts": parts}]}
+
+
+def test_an_upload_in_pieces_goes_to_one_account_and_its_file_is_used_there(site: Site) -> None:
+    """Start, a piece, a question, the last piece; then every request that names the file goes to its account."""
+    status, _, told = site.start()
+    account = told["x-gemini-pool-account"]
+    assert (status, told["x-goog-upload-status"]) == (200, "active")
+    assert told["x-goog-upload-url"].startswith(f"http://127.0.0.1:{site.port}/upload/v1beta/files?")
+    path = told["x-goog-upload-url"].partition(f":{site.port}")[2]
+    upload = {"X_Goog_Upload_Command": "upload", "X_Goog_Upload_Offset": "0"}
+    assert site.ask("POST", path, b"x" * 1000, keyed=False, **upload)[0] == 200
+    _, _, told = site.ask("POST", path, keyed=False, X_Goog_Upload_Command="query")
+    assert told["x-goog-upload-size-received"] == "1000"
+    last = {"X_Goog_Upload_Command": "upload, finalize", "X_Goog_Upload_Offset": "1000"}
+    _, value, told = site.ask("POST", path, b"y" * 10, keyed=False, **last)
+    assert told["x-gemini-pool-account"] == account
+    file = value["file"]
+    assert file["sizeBytes"] == "1010"
+    for _ in range(4):
+        status, value, told = site.ask("POST", f"/v1beta/models/{MODEL}:generateContent", using(file))
+        assert (status, told["x-gemini-pool-account"]) == (200, account), value
+    status, data, _ = site.ask("GET", f"/v1beta/{file['name']}:download?alt=media")
+    assert (status, data) == (200, b"x" * 1000 + b"y" * 10)
+
+
+def test_an_address_of_an_upload_opens_nothing_else(site: Site) -> None:
+    """The word in it is a key for that upload alone; another word is no key."""
+    _, _, told = site.start()
+    query = told["x-goog-upload-url"].partition("?")[2]
+    assert site.ask("GET", f"/v1beta/files?{query}", keyed=False)[0] == 401
+    assert site.ask("POST", "/upload/v1beta/files?gemini_pool_upload=guessed", b"x", keyed=False)[0] == 401
+
+
+def test_files_are_listed_over_all_accounts_and_deleted_where_they_are(site: Site) -> None:
+    """A page after the other over every account; each file once; a deleted one is gone."""
+    made = {site.upload(b"data", x_gemini_pool_account=name)[0]["name"]: name for name in ("a", "b", "c")}
+    seen, token = [], ""
+    for _ in range(30):
+        status, value, _ = site.ask("GET", f"/v1beta/files?pageSize=1&pageToken={token}")
+        assert status == 200
+        seen += [file["name"] for file in value.get("files", [])]
+        token = value.get("nextPageToken", "")
+        if not token:
+            break
+    assert set(made) <= set(seen)
+    assert len(seen) == len(set(seen))
+    for name, account in made.items():
+        status, _, told = site.ask("DELETE", f"/v1beta/{name}")
+        assert (status, told["x-gemini-pool-account"]) == (200, account)
+        assert site.ask("GET", f"/v1beta/{name}")[0] == 404
+
+
+def test_a_cache_pins_and_two_owners_are_refused(site: Site) -> None:
+    """A request that names a cache goes to its account; one that also names another's file can go nowhere."""
+    body = {
+        "model": f"models/{MODEL}",
+        "contents": [{"role": "user", "parts": [{"text": "long"}]}],
+        "ttl": "300s",
+    }
+    status, cache, told = site.ask("POST", "/v1beta/cachedContents", body, x_gemini_pool_account="b")
+    assert (status, told["x-gemini-pool-account"]) == (200, "b")
+    prompt = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "cachedContent": cache["name"]}
+    for _ in range(3):
+        _, _, told = site.ask("POST", f"/v1beta/models/{MODEL}:generateContent", prompt)
+        assert told["x-gemini-pool-account"] == "b"
+    file, _ = site.upload(b"data", x_gemini_pool_account="c")
+    status, value, _ = site.ask(
+        "POST", f"/v1beta/models/{MODEL}:generateContent", {**using(file), "cachedContent": cache["name"]}
+    )
+    assert status == 400
+    assert "belongs to account" in value["error"]["message"]
+    status, value, _ = site.ask("PATCH", f"/v1beta/{cache['name']}?updateMask=ttl", {"ttl": "600s"})
+    assert (status, value["ttl"]) == (200, "600s")
+    assert site.ask("DELETE", f"/v1beta/{cache['name']}")[0] == 200
+
+
+def test_an_interaction_goes_on_where_it_began(site: Site) -> None:
+    """The next turn, reading, cancelling and deleting go to the account of the first; a stream's id is remembered, too."""
+    first = {"model": MODEL, "input": "hello"}
+    status, value, told = site.ask("POST", "/v1beta/interactions", first)
+    account = told["x-gemini-pool-account"]
+    assert status == 200
+    for _ in range(3):
+        more = {**first, "previous_interaction_id": value["id"]}
+        status, _, told = site.ask("POST", "/v1beta/interactions", more)
+        assert (status, told["x-gemini-pool-account"]) == (200, account)
+    status, raw, told = site.ask("POST", "/v1beta/interactions", {**first, "stream": True})
+    streamed = json.loads(raw.split(b"data: ")[1].split(b"\n")[0])["interaction"]["id"]
+    account = told["x-gemini-pool-account"]
+    for verb, path in (("GET", ""), ("POST", "/cancel"), ("DELETE", "")):
+        status, _, told = site.ask(verb, f"/v1beta/interactions/{streamed}{path}")
+        assert (status, told["x-gemini-pool-account"]) == (200, account)
+    status, value, _ = site.ask("GET", "/v1beta/interactions/int_unknown")
+    assert (status, value["error"]["code"]) == (404, "not_found")
+
+
+def test_an_interaction_that_breaks_off_never_looks_finished(site: Site) -> None:
+    """A stream without its last event ends as a bare error and a broken connection."""
+    with pytest.raises(http.client.IncompleteRead) as broken:
+        site.ask("POST", "/v1beta/interactions", {"model": MODEL, "input": "[[cut]]", "stream": True})
+    assert b'"stream_cut"' in broken.value.partial
+
+
+def test_the_rest_is_passed_through_and_bound(site: Site) -> None:
+    """Batches, stores, agents and operations of a model: made by somebody, asked for at the same."""
+    for path, body in (
+        (f"/v1beta/models/{MODEL}:batchGenerateContent", {"batch": {}}),
+        ("/v1beta/models/veo-3:predictLongRunning", {"instances": []}),
+        ("/v1beta/fileSearchStores", {"displayName": "s"}),
+        ("/v1beta/agents", {"displayName": "s"}),
+    ):
+        status, value, told = site.ask("POST", path, body)
+        assert status == 200, value
+        account = told["x-gemini-pool-account"]
+        for _ in range(2):
+            status, _, told = site.ask("GET", f"/v1beta/{value['name']}")
+            assert (status, told["x-gemini-pool-account"]) == (200, account)
+
+
+def test_what_is_bound_survives_a_kill_and_a_missing_account_is_named(tmp_path: Path) -> None:
+    """kill -9 forgets nothing; a paused or removed account is told by name instead of a riddle of Google's."""
+    with (
+        fake_google(_world()) as google,
+        DaemonProcess(tmp_path, fake=google, accounts=ACCOUNTS, config=CONFIG) as daemon,
+    ):
+        site = Site(daemon, google)
+        file, account = site.upload(b"data")
+        daemon.kill()
+        daemon.start()
+        for _ in range(3):
+            status, _, told = site.ask("POST", f"/v1beta/models/{MODEL}:generateContent", using(file))
+            assert (status, told["x-gemini-pool-account"]) == (200, account)
+        with daemon.pool() as pool:
+            pool.pause(account)
+        status, value, _ = site.ask("POST", f"/v1beta/models/{MODEL}:generateContent", using(file))
+        assert status == 503
+        assert (
+            value["error"]["message"]
+            == f"{file['name']} belongs to account {account}, which is paused (gemini-pool resume)"
+        )
+        others = "\n".join(api_key_account(name) for name in ("a", "b", "c") if name != account)
+        daemon.accounts_file.write_text(others)
+        with daemon.pool() as pool:
+            pool.reload()
+        status, value, _ = site.ask("GET", f"/v1beta/{file['name']}")
+        assert status == 404
+        assert "no longer in the pool" in value["error"]["message"]
+
+
+def test_a_large_upload_is_not_held_in_memory(site: Site) -> None:
+    """50 MB arrive as they were sent, and the daemon's memory does not grow by them."""
+    data = bytes(range(256)) * (50 * 4096)
+    process = site.daemon.process
+    assert process is not None
+    status_file = Path(f"/proc/{process.pid}/status")
+    if not status_file.exists():
+        pytest.skip("no /proc here")
+    site.upload(b"warm")
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # the peak is counted anew
+    before = _peak(status_file)
+    file, _ = site.upload(data)
+    assert file["sizeBytes"] == str(len(data))
+    thing = site.google.kept.things[file["name"]]
+    assert hashlib.sha256(thing.data).digest() == hashlib.sha256(data).digest()
+    assert _peak(status_file) - before < 10 << 20
+
+
+def _peak(status: Path) -> int:
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
