@@ -1,6 +1,6 @@
 """What choosing costs: one acquire and settle at 10, 100, 2,000 and 10,000 accounts × 10 models; the slope over the sizes.
 
-    python tests/bench/select.py [--check] [--rounds N]
+    python tests/bench/choosing.py [--check] [--rounds N]
 
 The production pool alone, without queue, loop or disk. Every account has limits, so that each grant is paced, ranked,
 counted and reserved as in life; the clock moves on by what the pool can sustain, so that some accounts rest at any time.
