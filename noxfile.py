@@ -130,7 +130,7 @@ def clients(session: nox.Session) -> None:
 def editors(session: nox.Session) -> None:
     """The plugins of editors, headless, against every transcript and the real daemon; wants the editors."""
     installed(session)
-    session.run("pytest", "tests/editors", *session.posargs)
+    session.run("pytest", "tests/editors", "tests/clients_node", *session.posargs)
 
 
 @nox.session

@@ -27,7 +27,11 @@ from .verbs import VERBS, Verb
 
 _REF = "#/components/schemas/{name}"
 # What no table of calls names: streaming's two results, and a verb that only editors without ids need.
-_RESULTS: dict[str, Any] = {"pool/generate": wire.StreamResult, "pool/cancel": wire.Empty}
+_RESULTS: dict[str, Any] = {
+    "pool/generate": wire.StreamResult,
+    "pool/cancel": wire.Empty,
+    "daemon/logLevel": wire.Empty,
+}
 _ANSWER = {"type": "object", "description": "Google's answer, as it came", "additionalProperties": True}
 _NOTICES: dict[str, tuple[str, Any]] = {
     "$/progress": ("daemon", wire.ProgressParams),
