@@ -184,8 +184,17 @@ CALLS = [
     _chat("reasoning_effort", chatted, reasoning_effort="low"),
     _openai("an image", "/v1/chat/completions", chatted, {"model": "{model}", "messages": [{"role": "user", "content": [
         {"type": "text", "text": "hello"}, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}]}]}),
+    _openai("an image on the web", "/v1/chat/completions", chatted, {"model": "{model}", "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}]}]}),
+    _openai("a call and its result", "/v1/chat/completions", chatted, {"model": "{model}", "tools": [{"type": "function", "function": WEATHER}], "messages": [
+        *CHAT, {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "blue"}, *CHAT]}),
+    _chat("logit_bias", chatted, logit_bias={"50256": -100}),
     _openai("responses", "/v1/responses", said, {"model": "{model}", "input": "hello"}),
+    _openai("responses, stream", "/v1/responses", has("response.completed", "you said: "), {"model": "{model}", "input": "hello", "stream": True}),
+    _openai("responses, previous_response_id", "/v1/responses", said, {"model": "{model}", "input": "hello", "previous_response_id": "resp_1"}),
     _openai("embeddings", "/v1/embeddings", has('"embedding"'), {"model": "gemini-embedding-001", "input": "hello"}),
+    _openai("embeddings of several", "/v1/embeddings", has('"index":1'), {"model": "gemini-embedding-001", "input": ["hello", "you"]}),
     _openai("models", "/v1/models", has('"object":"list"'), None, "GET"),
 ]  # fmt: skip
 
