@@ -28,7 +28,9 @@ LEVELS: Mapping[str, int] = {
     "error": logging.ERROR,
 }
 # Attributes that a caller may pass in `extra=`, and that become fields of the journal (GEMINI_POOL_ACCOUNT …).
-FIELDS = ("account", "model", "event", "client", "request", "lease", "attempt", "code")
+FIELDS = ("account", "model", "event", "client", "request", "lease", "attempt", "code",
+          "surface", "attempts", "wait_ms", "first_byte_ms", "total_ms", "bytes_in", "bytes_out", "tokens_in",
+          "tokens_out", "outcome")  # fmt: skip
 MAX_MESSAGE = 8192
 # Libraries that narrate at INFO what is of no use to our users.
 QUIET = ("watchfiles", "aiohttp.access", "asyncio", "google", "urllib3")
@@ -194,7 +196,11 @@ def _priority(level: int) -> int:
 
 def _fields(record: logging.LogRecord) -> list[tuple[str, str]]:
     values = ((name, getattr(record, name, None)) for name in FIELDS)
-    return [(name, masked(str(value))) for name, value in values if value not in (None, "")]
+    return [
+        (name, str(value) if isinstance(value, int) else masked(str(value)))
+        for name, value in values
+        if value not in (None, "")
+    ]
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -14,7 +14,14 @@ MODEL = "gemini-2.5-flash"
 EVENTS = 200
 PLAIN_PATH = f"/v1beta/models/{MODEL}:generateContent"
 STREAM_PATH = f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse"
+# Another surface's: each event is taken apart and written anew.
+TRANSLATED_PATH = "/v1internal:streamGenerateContent?alt=sse"
+SLOW_MODEL, SLOW_EVENTS = "gemini-slow", 60  # an event a second
+SLOW_PATH = f"/v1beta/models/{SLOW_MODEL}:streamGenerateContent?alt=sse"
+PATHS = {"plain": PLAIN_PATH, "stream": STREAM_PATH, "translated": TRANSLATED_PATH}
 BODY = json.dumps({"contents": [{"role": "user", "parts": [{"text": "tell me " * 60}]}]}).encode()
+
+WRAPPED = b'{"model":"%s","project":"p","user_prompt_id":"u","request":%s}' % (MODEL.encode(), BODY)
 
 
 def _candidate(text: str, finish: str = "") -> bytes:
@@ -33,6 +40,8 @@ def _chunk(data: bytes) -> bytes:
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nServer: bench\r\n"
 _WHOLE = _candidate("word " * 150, "STOP")
 PLAIN_REPLY = _HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n" % len(_WHOLE) + _WHOLE
+_FILE = b'{"file":{"name":"files/a-b-c"}}'
+UPLOADED = _HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n" % len(_FILE) + _FILE
 STREAM_HEAD = _HEAD % b"text/event-stream" + b"Transfer-Encoding: chunked\r\n\r\n"
 _EVENT = _chunk(b"data: " + _candidate("a few words of an answer ") + b"\r\n\r\n")
 _LAST_EVENT = _chunk(b"data: " + _candidate("done", "STOP") + b"\r\n\r\n")
@@ -44,6 +53,7 @@ class _Upstream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._skip = 0
         self._transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
 
@@ -52,6 +62,11 @@ class _Upstream(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        if self._skip:  # the rest of an upload
+            self._skip = max(0, self._skip - len(data))
+            if not self._skip:
+                self._transport.write(UPLOADED)
+            return
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -59,12 +74,18 @@ class _Upstream(asyncio.Protocol):
         head = self._buffer[:end].lower()
         at = head.find(b"content-length:")
         length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if length > 1 << 20:
+            self._skip, self._buffer = length - (len(self._buffer) - end - 4), b""
+            return
         if len(self._buffer) < end + 4 + length:
             return
         self._buffer = self._buffer[end + 4 + length :]
         if b":streamgeneratecontent" in head[:200]:
             self._transport.write(STREAM_HEAD)
-            self._loop.call_soon(self._event, EVENTS)
+            if SLOW_MODEL.encode() in head[:200]:
+                self._slow(SLOW_EVENTS)
+            else:
+                self._loop.call_soon(self._event, EVENTS)
         elif b":generatecontent" in head[:200]:
             self._transport.write(PLAIN_REPLY)
         else:  # the daemon asks for a list of models now and then
@@ -77,14 +98,24 @@ class _Upstream(asyncio.Protocol):
         else:
             self._transport.write(_LAST_EVENT + _END)
 
+    def _slow(self, left: int) -> None:
+        if self._transport.is_closing():
+            return
+        if left > 1:
+            self._transport.write(_EVENT)
+            self._loop.call_later(1.0, self._slow, left - 1)
+        else:
+            self._transport.write(_LAST_EVENT + _END)
+
 
 @dataclass
 class Load:
-    """What a round of load came to."""
+    """What a round of load came to. `first_byte_ms`: the 99th percentile."""
 
     requests: int
     events: int
     seconds: float
+    first_byte_ms: float = 0.0
 
     @property
     def requests_per_s(self) -> float:
@@ -107,14 +138,22 @@ class _Client(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.requests = 0
         self.events = 0
+        self._asked_at = 0.0
+        self.first_bytes_s: list[float] = []
+
+    def _ask(self) -> None:
+        self._asked_at = time.perf_counter()
+        self._transport.write(self._request)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(self._request)
+        self._ask()
 
     def data_received(self, data: bytes) -> None:
         received = self._received
+        if not received:
+            self.first_bytes_s.append(time.perf_counter() - self._asked_at)
         received += data
         if not self._complete():
             return
@@ -131,7 +170,7 @@ class _Client(asyncio.Protocol):
         received.clear()
         self._need = 0
         if time.monotonic() < self._until:
-            self._transport.write(self._request)
+            self._ask()
         else:
             self._transport.close()
 
@@ -165,21 +204,29 @@ class _Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def load(port: int, key: str, *, streaming: bool, connections: int, seconds: float) -> Load:
-    """Keep `connections` busy for `seconds`."""
-    path = STREAM_PATH if streaming else PLAIN_PATH
-    request = (
+def request_of(port: int, key: str, path: str) -> bytes:
+    """A whole request, ready to be written."""
+    body = WRAPPED if path == TRANSLATED_PATH else BODY
+    return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-goog-api-key: {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
-    ).encode() + BODY
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+async def load(port: int, key: str, *, mode: str, connections: int, seconds: float) -> Load:
+    """Keep `connections` busy for `seconds`. `mode`: a name of PATHS."""
+    request = request_of(port, key, PATHS[mode])
     loop = asyncio.get_running_loop()
     began = time.monotonic()
-    clients = [_Client(request, streaming=streaming, until=began + seconds) for _ in range(connections)]
+    streaming, until = mode != "plain", began + seconds
+    clients = [_Client(request, streaming=streaming, until=until) for _ in range(connections)]
     for client in clients:
         await loop.create_connection(lambda client=client: client, "127.0.0.1", port)
     await asyncio.gather(*(client.done for client in clients))
     took_s = time.monotonic() - began
-    return Load(sum(c.requests for c in clients), sum(c.events for c in clients), took_s)
+    waits = sorted(wait for client in clients for wait in client.first_bytes_s)
+    p99_ms = waits[int(len(waits) * 0.99)] * 1e3
+    return Load(sum(c.requests for c in clients), sum(c.events for c in clients), took_s, p99_ms)
 
 
 async def _serve() -> None:
@@ -189,7 +236,7 @@ async def _serve() -> None:
 
 
 def main() -> None:
-    """`upstream` serves and prints its port; `load PORT KEY MODE CONNECTIONS SECONDS` prints requests, events, seconds."""
+    """`upstream` serves and prints its port; `load PORT KEY MODE CONNECTIONS SECONDS` prints requests, events, seconds and the first byte's p99."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("upstream", "load"))
     parser.add_argument("rest", nargs="*")
@@ -199,9 +246,9 @@ def main() -> None:
         return
     port, key, mode, connections, seconds = asked.rest
     result = asyncio.run(
-        load(int(port), key, streaming=mode == "stream", connections=int(connections), seconds=float(seconds))
+        load(int(port), key, mode=mode, connections=int(connections), seconds=float(seconds))
     )
-    print(json.dumps([result.requests, result.events, result.seconds]))
+    print(json.dumps([result.requests, result.events, result.seconds, result.first_byte_ms]))
 
 
 if __name__ == "__main__":

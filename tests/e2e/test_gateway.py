@@ -281,14 +281,14 @@ def test_models_of_the_pool(site: Site) -> None:
 
 
 def test_probes_and_metrics(site: Site) -> None:
-    """Open, and counting what happened."""
+    """The probes are open; the metrics, which name accounts, want the key, and count what happened."""
     connection = site.connect()
     for path, wanted in (
         ("/healthz", b"ok"),
         ("/readyz", b"ready"),
         ("/metrics", b"gemini_pool_account_served_total"),
     ):
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"x-goog-api-key": site.key} if path == "/metrics" else {})
         answer = connection.getresponse()
         assert answer.status == 200
         assert wanted in answer.read()

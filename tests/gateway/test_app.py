@@ -197,7 +197,7 @@ async def test_a_fault_of_ours_is_told_without_its_text(caplog):
 
 
 async def test_probes():
-    """Alive is not ready; both need no key; HEAD works; metrics are Prometheus text with bounded labels."""
+    """Alive is not ready; both need no key, metrics do; HEAD works; metrics are Prometheus text with bounded labels."""
     state = "starting"
     async with gateway_site(state=lambda: state) as site:
         async with site.http.get(f"{site.url}/healthz") as answer:
@@ -208,7 +208,9 @@ async def test_probes():
         async with site.http.head(f"{site.url}/readyz") as answer:
             assert (answer.status, await answer.text()) == (200, "")
         await (await site.post("/v1beta/models/made-up-model:generateContent")).read()
-        async with site.http.get(f"{site.url}/metrics") as answer:
+        async with site.http.get(f"{site.url}/metrics") as answer:  # it names accounts
+            assert answer.status == 401
+        async with site.get("/metrics") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             text = await answer.text()
     assert 'gemini_pool_gateway_requests_total{surface="gl",outcome="2xx"} 1' in text
@@ -291,6 +293,22 @@ async def test_a_reload_changes_keys_and_hosts():
         )
         assert (await site.post(PLAIN)).status == 401
         assert (await site.post(PLAIN, x_goog_api_key="fake-key-new", Host="sandbox")).status == 200
+
+
+async def test_a_reload_gives_no_client_its_minute_back():
+    """What it has used stays used; what its limit was raised by is free at once."""
+
+    def keys(rpm):
+        return LocalKeys([(LocalClient("ci", rpm=rpm), KEY)])
+
+    async with gateway_site(keys=keys(2)) as site:
+        for status in (200, 200, 429):
+            assert (await site.post(PLAIN)).status == status
+        site.gateway.configure(Settings(), keys(2))
+        assert (await site.post(PLAIN)).status == 429
+        site.gateway.configure(Settings(), keys(3))
+        for status in (200, 429):
+            assert (await site.post(PLAIN)).status == status
 
 
 async def test_the_end():
@@ -401,5 +419,8 @@ async def test_one_line_a_request(caplog):
     assert (served.client, served.account, served.model, served.code) == ("default", "work", "m", "")
     assert (refused.account, refused.code) == ("b", "all_cooling_down")
     assert "2 attempts" in served.getMessage()
+    assert (served.surface, served.attempts, served.outcome, served.bytes_in) == ("gl", 2, "STOP", 20)
+    assert 0 <= served.first_byte_ms <= served.total_ms
+    assert refused.first_byte_ms == ""
     assert "prompt" not in caplog.text
     assert KEY not in caplog.text

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import listeners, relay, uploads
+from . import listeners, openai, relay, uploads
 from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
 from .errors import Shape
 from .exchange import Exchange
@@ -85,6 +85,7 @@ class Gateway:
     def configure(self, settings: Settings, keys: LocalKeys) -> None:
         """A reload: requests from now on see the new settings."""
         self.services.settings = settings
+        keys.take_over(self.services.keys)
         self.services.keys = keys
         for door in self._doors:
             door.guards = self._guards(door.port)
@@ -169,6 +170,8 @@ class Gateway:
         exchange = Exchange(request, services, found.target, services.clock.monotonic())
         if found.target.method == "streamGenerateContent" and not _wants_sse(request.query_string):
             exchange.shape = Shape.GOOGLE_ARRAY
+        elif openai.asked_by_bearer(exchange):
+            exchange.shape = Shape.OPENAI
         services.meter.in_flight += 1
         task = asyncio.current_task()
         assert task is not None
@@ -222,7 +225,9 @@ class Gateway:
             uploading = uploads.client_of(exchange)
             if uploading is not None:
                 return uploading
-            return self.services.keys.client_of(presented_key(request.headers, request.query_string))
+            presented = presented_key(request.headers, request.query_string)
+            handed = self.services.handed.client_of(presented, self.services.clock.now())
+            return handed or self.services.keys.client_of(presented)
         if not peer_is_same_user(request.transport):
             raise PoolError("forbidden", "the socket serves processes of its own user only")
         return SOCKET_CLIENT
@@ -258,6 +263,7 @@ def _finish(exchange: Exchange) -> None:
         took_s,
         bytes_in=exchange.bytes_in,
         bytes_out=exchange.bytes_out,
+        first_byte_s=exchange.first_byte_s,
     )
     level = logging.INFO if exchange.client is not None else logging.DEBUG
     if not log.isEnabledFor(level):
@@ -283,6 +289,16 @@ def _finish(exchange: Exchange) -> None:
             "model": exchange.model,
             "account": exchange.account,
             "request": exchange.name,
+            "surface": target.surface,
+            "attempts": exchange.attempts,
+            "wait_ms": int(exchange.wait_s * 1000),
+            "first_byte_ms": "" if exchange.first_byte_s is None else int(exchange.first_byte_s * 1000),
+            "total_ms": int(took_s * 1000),
+            "bytes_in": exchange.bytes_in,
+            "bytes_out": exchange.bytes_out,
+            "tokens_in": usage.input_tokens if usage else 0,
+            "tokens_out": usage.output_tokens if usage else 0,
+            "outcome": exchange.finish or exchange.outcome,
             "code": "" if exchange.outcome == "ok" else exchange.outcome,
         },
     )

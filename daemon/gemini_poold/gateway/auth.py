@@ -13,6 +13,7 @@ import secrets
 import socket
 import struct
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -58,6 +59,12 @@ class LocalClient:
             )
         self._left -= 1.0
 
+    def go_on_from(self, before: LocalClient) -> None:
+        """The same client under new settings: a raised limit adds what it was raised by, a lowered one takes it away."""
+        if self.rpm and before.rpm and before._left >= 0:
+            self._left = max(0.0, before._left + self.rpm - before.rpm)
+            self._seen_at = before._seen_at
+
     def check_model(self, model: str) -> None:
         if self.models and not any(fnmatchcase(model, glob) for glob in self.models):
             raise PoolError(
@@ -80,6 +87,13 @@ class LocalKeys:
         self.problems = tuple(problems)
         self._digests = [(_digest(key), client) for client, key in keys if key]
 
+    def take_over(self, before: LocalKeys) -> None:
+        """A reload: what a client has used of its minute stays used, by name."""
+        known = {client.name: client for _, client in before._digests}
+        for _, client in self._digests:
+            if (old := known.get(client.name)) is not None:
+                client.go_on_from(old)
+
     def client_of(self, presented: str | None) -> LocalClient:
         """The client whose key was presented; every key is compared, each in constant time. Else 401."""
         found: LocalClient | None = None
@@ -92,6 +106,33 @@ class LocalKeys:
             what = "the local key is wrong" if presented else "a local key is needed"
             raise PoolError("unauthenticated", what, hint=KEY_HINT)
         return found
+
+
+_MOST_HANDED = 256
+_HANDED_CLIENT = LocalClient("metadata")
+
+
+class Handed:
+    """Tokens that were handed out, by digest, until they end: each opens the gateway like a local key."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def keep(self, token: str, until: float) -> None:
+        digest = _digest(token)
+        self._until[digest] = until
+        self._until.move_to_end(digest)
+        if len(self._until) > _MOST_HANDED:
+            self._until.popitem(last=False)
+
+    def client_of(self, presented: str | None, now: float) -> LocalClient | None:
+        """The client for a token of ours; every one is compared, each in constant time."""
+        if not presented or not self._until:
+            return None
+        digest, found = _digest(presented), False
+        for known, until in self._until.items():
+            found |= hmac.compare_digest(known, digest) and until > now
+        return _HANDED_CLIENT if found else None
 
 
 def presented_key(headers: Mapping[str, str], query: str) -> str | None:

@@ -63,6 +63,7 @@ class Exchange:
         "client",
         "ended_by_us",
         "finish",
+        "first_byte_s",
         "model",
         "name",
         "origin",
@@ -91,6 +92,7 @@ class Exchange:
         self.account = ""
         self.attempts = 0
         self.wait_s = 0.0
+        self.first_byte_s: float | None = None  # since the request began
         self.bytes_in = 0
         self.bytes_out = 0
         self.status = 0

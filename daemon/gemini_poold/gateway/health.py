@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics: answered without a key, because what they tell is bounded and holds no secret.
+"""/healthz and /readyz, answered without a key because they tell a word, and /metrics, which names accounts.
 
 Counters come from the pool's status, the gateway's own from `meter.py`. Labels take a bounded set of values: accounts,
 surfaces and states, never a model or path that a client made up.

@@ -197,6 +197,7 @@ def json_answer(exchange: Exchange, body: bytes, status: int = 200, content_type
 
 
 def _note(exchange: Exchange, account: str, attempts: int, wait_s: float) -> None:
+    exchange.first_byte_s = exchange.services.clock.monotonic() - exchange.started_at
     exchange.account, exchange.attempts, exchange.wait_s = account, attempts, wait_s
 
 

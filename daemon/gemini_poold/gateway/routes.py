@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import bound, code_assist, gemini, health, openai, passthrough, uploads, vertex
+from . import bound, code_assist, gemini, health, metadata, openai, passthrough, uploads, vertex
 from .errors import Shape
 from .exchange import Exchange, Target
 
@@ -68,7 +68,9 @@ def route(verb: str, path: str) -> Route:
     if first in GEMINI_VERSIONS or first in VERTEX_VERSIONS:
         return _versioned(verb, first, segments[1:])
     if len(segments) == 1 and first in health.HANDLERS:
-        return _verbs(verb, Route(Target("", "", first), health.HANDLERS[first], open=True), {"GET", "HEAD"})
+        return _verbs(verb, Route(Target("", "", first), health.HANDLERS[first], open=first != "metrics"), {"GET", "HEAD"})
+    if path == "/" or first == "computeMetadata":
+        return _verbs(verb, Route(Target("metadata", "", "metadata"), metadata.handle, open=True), {"GET", "HEAD"})
     if first == "publishers":  # an SDK told that its base URL is a whole collection sends no version
         return _vertex(verb, "v1beta1", segments)
     if first in {"upload", "download"} and len(segments) > 2 and segments[1] in GEMINI_VERSIONS:
