@@ -1,7 +1,7 @@
 """The checks, the same at home and in CI: `nox` runs the quick ones, `nox -s NAME` one of the others.
 
 `tests` needs nothing but Python. `package` builds and installs; `systemd` wants root and systemd on the machine,
-`clients` wants npm and the network, `bench` wants a quiet machine.
+`clients` wants npm and the network, `bench` and `soak` want a quiet machine.
 """
 
 from __future__ import annotations
@@ -153,6 +153,14 @@ def properties(session: nox.Session) -> None:
     """The properties of pool and queue, looked at for much longer than `tests` does, and never alike."""
     installed(session)
     session.run("pytest", "tests/core/test_properties.py", *session.posargs, env={"GEMINI_POOL_DEEP": "1"})
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """A thousand slow streams at once; memory over 100,000 requests and a large upload."""
+    installed(session)
+    session.run("python", "tests/soak/slow_clients.py", "--check", *session.posargs)
+    session.run("python", "tests/bench/gateway.py", "--long", "--check", *session.posargs)
 
 
 @nox.session
