@@ -304,6 +304,8 @@ def test_models(site: ThreeBackends) -> None:
     missing = site.ask("GET", "/v1/models/no", **bearer)
     assert (missing.status, missing.json["error"]["code"]) == (404, "unknown_model")
     assert site.ask("GET", "/v1/models/no").json["error"]["status"] == "NOT_FOUND"
+    refused = site.ask("GET", "/v1/models", **{"x-goog-api-key": "", "Authorization": "Bearer fake-key-wrong"})
+    assert (refused.status, refused.json["error"]["code"]) == (401, "unauthenticated")
 
 
 def test_an_alias_thinks_like_the_model_it_means(site: ThreeBackends) -> None:

@@ -76,6 +76,8 @@ def test_only_probes_are_open():
         ("/v1beta/openai/images/generations", Shape.OPENAI),
         ("/v1/responses/x", Shape.OPENAI),
         ("/v1/moderations", Shape.OPENAI),
+        ("/v1beta/openai/files", Shape.OPENAI),
+        ("/v1beta/openai/batches", Shape.OPENAI),
         ("/v1beta1/projects/p/locations/l/endpoints/openapi/chat/completions", Shape.GOOGLE),
         ("/v1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", Shape.GOOGLE),
         ("/v1internal:setCodeAssistGlobalUserSetting", Shape.GOOGLE),

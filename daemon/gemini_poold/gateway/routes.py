@@ -50,6 +50,10 @@ OPENAI = {
 }
 
 
+# What OpenAI keeps for its users: only under /v1beta/openai, for under /v1 some of the names are Gemini's.
+OPENAI_KEPT = frozenset({"files", "uploads", "batches", "fine_tuning", "vector_stores", "assistants", "threads"})
+
+
 class Route(NamedTuple):
     """`open`: answered without a key."""
 
@@ -126,13 +130,13 @@ def _openai(verb: str, rest: list[str]) -> Route:
     target = Target("openai", "", head, shape=Shape.OPENAI)
     if handler := OPENAI_HANDLERS.get("/".join(rest)):
         return _verbs(verb, Route(target, handler), {"POST"})
-    if head == "models" and len(rest) == 1:
+    if head == "models" and rest[1:] in ([], [""]):
         return _verbs(verb, Route(target, openai.list_models), {"GET"})
-    if head == "models" and rest[1:] != [""]:
+    if head == "models":
         name = "/".join(rest[1:])
         return _verbs(verb, Route(target._replace(model=name), openai.get_model), {"GET"})
-    if head in OPENAI or head in NOT_SERVED or head == "models":
-        return _unserved(target, OPENAI.get(head) or NOT_SERVED.get(head) or "OpenAI's models")
+    if head in OPENAI or head in OPENAI_KEPT:
+        return _unserved(target, OPENAI.get(head) or f"OpenAI's {head}")
     return _unknown(target, "/" + "/".join(rest))
 
 
