@@ -44,7 +44,7 @@ def pip(name: str, *packages: str, below: tuple[int, int] = (4, 0)) -> Path:
 
     def install(folder: Path) -> None:
         _run([python, "-m", "venv", str(folder)], folder)
-        _run([str(folder / "bin" / "pip"), "install", "--quiet", *packages], folder)
+        _run([str(folder / "bin" / "pip"), "install", "--quiet", "--no-compile", *packages], folder)
 
     return _kept(name, (*packages, python), install) / "bin"
 
