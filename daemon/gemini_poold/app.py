@@ -53,6 +53,7 @@ from .runtime import network
 from .runtime.broker import Broker
 from .runtime.dispatch import Dispatcher
 from .runtime.forward import Forwarder
+from .runtime.lending import Lender
 from .runtime.lifecycle import Lifecycle
 from .runtime.poller import Poller
 from .runtime.setup import Setup
@@ -267,6 +268,7 @@ class Daemon:
         )
         return GatewayServices(
             dispatcher=self._dispatcher,
+            lender=Lender(self._broker, self._lifecycle.tokens, self._clock),
             forwarder=Forwarder(
                 self._dispatcher, self._broker, self._lifecycle.tokens, self._backends, self._need_transport(),
                 clock=self._clock,

@@ -16,7 +16,8 @@ from ..config import Config
 from ..core.model import Usage
 from ..runtime.dispatch import Answer, Call
 from ..runtime.forward import Forwarder
-from .auth import LocalKeys
+from ..runtime.lending import Lender
+from .auth import Handed, LocalKeys
 from .meter import Meter
 from .signatures import Signatures
 
@@ -62,6 +63,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     body_limit: int = BODY_LIMIT
+    metadata_account: str = ""
 
     @classmethod
     def of(cls, config: Config) -> Settings:
@@ -71,6 +73,7 @@ class Settings:
             aliases=dict(config.models.aliases),
             allowed_hosts=tuple(config.gateway.allowed_hosts),
             allowed_origins=tuple(config.gateway.allowed_origins),
+            metadata_account=config.gateway.metadata_account,
         )
 
 
@@ -88,4 +91,6 @@ class Services:
     quota: Callable[[], Sequence[wire.QuotaEntry]]
     meter: Meter = field(default_factory=Meter)
     signatures: Signatures = field(default_factory=Signatures)
+    handed: Handed = field(default_factory=Handed)
+    lender: Lender | None = None
     forwarder: Forwarder | None = None  # for what is no method of a model; None: none of that is served
