@@ -237,7 +237,7 @@ HELD = [
 ]  # fmt: skip
 
 STATUS = [
-    ours("malformed", EVERY, bad("Invalid JSON payload received. Unknown name \"x\"."), "Invalid JSON payload"),
+    ours("malformed", EVERY, bad('Invalid JSON payload received. Unknown name "x".'), "Invalid JSON payload"),
     ours("context too long", EVERY, bad("The input token count (2000000) exceeds the maximum number of tokens allowed (1048576)."), "exceeds the maximum"),
     ours("signature", EVERY, bad("Corrupted thought signature."), "signature"),
     ours("too large, 400", EVERY, bad("Request payload size exceeds the limit: 20971520 bytes."), "payload size"),
