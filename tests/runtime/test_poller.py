@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from tests.core.pools import pool_of
-from tests.fakes.clock import VirtualClock, run_virtual
+from tests.fakes.clock import START_AT, VirtualClock, run_virtual
 from tests.runtime.rig import CA, Rows, accounts_of, rig_of
 
 from gemini_poold.backends.code_assist import CodeAssist
@@ -122,7 +123,12 @@ class Google:
         self.clock = clock
         self.at = {}
         self.fractions = {}
+        self.resets = {}
         self.in_flight = self.peak = 0
+
+    def _reset(self, account):
+        at = self.resets.get(account, 4_070_908_800.0)
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
     async def fetch(self, method, url, *, headers, body, timeout_s, proxy=""):
         account = headers["Authorization"]
@@ -137,8 +143,8 @@ class Google:
         return Fetched(
             200,
             {},
-            b'{"buckets":[{"modelId":"m","remainingFraction":%f,"resetTime":"2099-01-01T00:00:00Z"}]}'
-            % fraction,
+            b'{"buckets":[{"modelId":"m","remainingFraction":%f,"resetTime":"%s"}]}'
+            % (fraction, self._reset(account)),
         )
 
 
@@ -153,8 +159,8 @@ class Headers:
         return None
 
 
-def scheduled(names, hours, before=lambda google, poller: None):
-    """A poller that runs for so many hours of virtual time."""
+def scheduled(names, hours, before=lambda google, poller: None, *, used_until_h=1e6, used_again_h=1e6):
+    """A poller that runs for so many hours of virtual time. Its accounts are used up to an hour, and again from another."""
 
     async def main():
         clock = VirtualClock()
@@ -167,8 +173,14 @@ def scheduled(names, hours, before=lambda google, poller: None):
             quotas=Quotas(), clock=clock, rng=random.Random(3).random, interval_s=300,
         )  # fmt: skip
         before(google, poller)
+        began = clock.now()
         task = asyncio.create_task(poller.run())
-        await asyncio.sleep(hours * 3600)
+        while clock.now() < began + hours * 3600:
+            hour = (clock.now() - began) / 3600
+            for member in pool.members.values():
+                if hour <= used_until_h or hour >= used_again_h:
+                    member.last_used_at = clock.now()
+            await asyncio.sleep(min(120, began + hours * 3600 - clock.now()))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -201,6 +213,42 @@ def test_sooner_near_the_end():
     )
     assert len(google.at["user-a"]) > 3 * len(google.at["user-b"])
     assert min(gaps(google.at["user-a"])) >= 60
+
+
+def test_rarely_while_idle():
+    """Nobody uses the accounts: a quarter as often, until one is used again, which is noticed at once."""
+    google, _ = scheduled(["user-a", "user-b"], 9, used_until_h=2, used_again_h=6)
+    for instants in google.at.values():
+        hours = [(at - instants[0]) / 3600 for at in instants]
+        early, idle, late = (
+            [g for h, g in zip(hours, gaps(instants)) if low <= h < high]
+            for low, high in ((0, 2), (2.7, 5.5), (6.2, 9))
+        )
+        assert all(270 <= gap <= 350 for gap in early + late)
+        assert all(1080 <= gap <= 1350 for gap in idle)
+        assert len(early) > 20
+        assert len(idle) >= 6
+        assert any(6 <= h < 6.2 for h in hours)
+
+
+def test_just_after_a_reset():
+    """Where Google told a reset, the next look is a few seconds after it, however long that is from now."""
+    reset = START_AT + 2_000
+    google, _ = scheduled(["user-a"], 1, lambda google, _: google.resets.update({"user-a": reset}))
+    assert any(5 <= at - reset <= 45 for at in google.at["user-a"])
+
+
+def test_budget():
+    """Four hundred accounts are asked about one a second over all, each in its turn, and none is left out."""
+    names = [f"user-{i}" for i in range(400)]
+    google, _ = scheduled(names, 0.6)
+    instants = sorted(at for found in google.at.values() for at in found)
+    assert len(instants) <= 0.6 * 3600 + 20
+    for at in instants[::50]:
+        assert sum(at <= other < at + 60 for other in instants) <= 60 + 15 + 1
+    counts = [len(found) for found in google.at.values()]
+    assert len(counts) == 400
+    assert min(counts) >= 4
 
 
 def test_rarely_while_failing():

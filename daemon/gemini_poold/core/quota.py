@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 NEAR = 0.2  # gemini-cli warns at 80 % used
 EARLIEST_S = 60.0  # Google's clients do not ask more often than every 30 to 60 s
+IDLE_S = 1_800.0  # an account nobody used for so long …
+IDLE_TIMES = 4.0  # … is asked about so much more rarely
 _AFTER_RESET_S = 5.0
 _LONGEST_BACKOFF_S = 3_600.0
 _VARIANT = re.compile(r"_(vertex)$")
@@ -200,21 +202,26 @@ class Asked:
 
 
 def next_poll_at(
-    asked: Asked, readings: Iterable[QuotaReading], interval_s: float, *, rng: Callable[[], float]
+    asked: Asked,
+    readings: Iterable[QuotaReading],
+    interval_s: float,
+    *,
+    rng: Callable[[], float],
+    idle: bool = False,
 ) -> float:
     """When to ask Google about this account again, counted from `asked.at`. `rng`: uniform in [0, 1).
 
-    Jittered by a tenth; four times as often when something is nearly used up; just after a reset; ever more rarely
-    while asking fails. Never before `EARLIEST_S` after the last time (or the interval, where that is shorter).
+    Jittered by a tenth; four times as often when something is nearly used up, four times as rarely while nobody uses the
+    account; just after a reset; ever more rarely while asking fails. Never before `EARLIEST_S` after the last time (or the interval, where that is shorter).
     """
     now, jitter = asked.at, 0.9 + 0.2 * rng()
     earliest = now + min(EARLIEST_S, interval_s)
     if asked.failures:
         backoff = min(interval_s * 2.0 ** min(asked.failures, 10), max(_LONGEST_BACKOFF_S, interval_s))
         return max(now + backoff * jitter, asked.retry_at, earliest)
-    due = now + interval_s * jitter
+    due = now + interval_s * jitter * (IDLE_TIMES if idle else 1.0)
     for r in readings:
-        if r.speaks(now) and r.fraction is not None and 0.0 < r.fraction <= NEAR:
+        if not idle and r.speaks(now) and r.fraction is not None and 0.0 < r.fraction <= NEAR:
             due = min(due, now + interval_s / 4 * jitter)
         if r.entitled and r.resets_at is not None and r.resets_at > now:
             due = min(due, r.resets_at + _AFTER_RESET_S * (1.0 + rng()))

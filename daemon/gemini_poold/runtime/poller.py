@@ -1,6 +1,7 @@
 """Asks Google what is left of each Code Assist account's quota, rarely enough to be no burden to anybody.
 
-When to ask is `core.quota.next_poll_at`'s rule. One poll in flight per account, few at once over the pool. A poll that
+When to ask is `core.quota.next_poll_at`'s rule. One poll in flight per account, few at once over the pool, and no more a
+minute than the budget allows: in a large pool each account is asked about more rarely, those due longest first. A poll that
 fails changes no account's state: the last good readings stay, with their age, and `errors` says why.
 """
 
@@ -15,7 +16,7 @@ from ..backends import code_assist_quota, google_errors
 from ..backends.code_assist import CodeAssist
 from ..clock import Clock
 from ..core import model as core
-from ..core.quota import Asked, Quotas, next_poll_at
+from ..core.quota import IDLE_S, Asked, Quotas, next_poll_at
 from ..errors import PoolError
 from ..transport import Transport
 from .broker import Broker
@@ -24,6 +25,7 @@ from .dispatch import Tokens
 log = logging.getLogger("gemini_pool.quota")
 
 AT_ONCE = 4
+PER_MINUTE = 60  # scheduled polls over the pool, so that they never compete with requests
 FRESH_S = 30.0  # a reading this young is not asked for again, whoever wants it
 TIMEOUT_S = 20.0
 _LONGEST_NAP_S = 30.0
@@ -57,6 +59,9 @@ class Poller:
         self._asked: dict[str, Asked] = {}
         self._due: dict[str, float] = {}
         self._busy: dict[str, asyncio.Lock] = {}
+        self._slow: set[str] = set()  # planned as idle
+        self._allowed = float(AT_ONCE)  # polls that the budget allows now
+        self._allowed_at = clock.now()
 
     async def run(self) -> None:
         """Ask on schedule for as long as the daemon runs."""
@@ -64,6 +69,8 @@ class Poller:
             self._forget_removed()
             now = self._clock.now()
             due = [a for a in self._accounts() if self._due_at(a.id, now) <= now]
+            due = sorted(due, key=lambda a: self._due[a.id])[: self._allowance(now)]
+            self._allowed -= len(due)
             for i in range(0, len(due), AT_ONCE):
                 async with asyncio.TaskGroup() as group:
                     for account in due[i : i + AT_ONCE]:
@@ -122,8 +129,10 @@ class Poller:
         now = self._clock.now()
         asked = replace(asked, at=now, failures=asked.failures + 1 if problem else 0, retry_at=retry_at)
         self._asked[account_id] = asked
+        idle = self._idle(account_id, now)
+        (self._slow.add if idle else self._slow.discard)(account_id)
         self._due[account_id] = next_poll_at(
-            asked, self.quotas.of(account_id), self.interval_s, rng=self._rng
+            asked, self.quotas.of(account_id), self.interval_s, rng=self._rng, idle=idle
         )
         if problem:
             self.errors[account_id] = problem
@@ -141,16 +150,32 @@ class Poller:
         ]
 
     def _due_at(self, account_id: str, now: float) -> float:
-        """A new account is asked about soon, but not all of them in the same instant."""
+        """A new account, or one that is used again, is asked about soon, but not all of them in the same instant."""
         due = self._due.get(account_id)
-        if due is None:
-            due = self._due[account_id] = now + min(_FIRST_WITHIN_S, self.interval_s) * self._rng()
+        if due is None or (account_id in self._slow and not self._idle(account_id, now)):
+            soon = now + min(_FIRST_WITHIN_S, self.interval_s) * self._rng()
+            if due is not None:
+                soon = min(due, max(soon, self._asked[account_id].at + self.interval_s))
+            self._slow.discard(account_id)
+            due = self._due[account_id] = soon
         return due
+
+    def _idle(self, account_id: str, now: float) -> bool:
+        member = self._broker.pool.members.get(account_id)
+        return member is None or now - member.last_used_at > IDLE_S
+
+    def _allowance(self, now: float) -> int:
+        """How many polls the budget allows now: it fills up evenly, and no more than a quarter of a minute's is kept."""
+        earned = max(0.0, now - self._allowed_at) * PER_MINUTE / 60.0
+        self._allowed = min(self._allowed + earned, PER_MINUTE / 4)
+        self._allowed_at = now
+        return max(0, int(self._allowed))
 
     def _nap_s(self) -> float:
         now = self._clock.now()
         soonest = min((self._due_at(a.id, now) for a in self._accounts()), default=now + _LONGEST_NAP_S)
-        return min(max(soonest - now, 1.0), _LONGEST_NAP_S)
+        spent_s = (AT_ONCE - self._allowed) * 60.0 / PER_MINUTE  # until the budget has room for some again
+        return min(max(soonest - now, spent_s, 1.0), _LONGEST_NAP_S)
 
     def _forget_removed(self) -> None:
         members = self._broker.pool.members
@@ -158,4 +183,5 @@ class Poller:
         for account_id in gone:
             for book in (self._due, self._asked, self.errors, self._busy):
                 book.pop(account_id, None)
+            self._slow.discard(account_id)
         self.quotas.forget(gone)
