@@ -67,7 +67,7 @@ async def generate(exchange: Exchange) -> web.StreamResponse:
     if not model:
         raise PoolError("bad_request", "the body names no model")
     method = exchange.target.method
-    call = exchange.call(method, model, body, session=wrapper.request.session_id)
+    call = exchange.call(method, model, body, session=wrapper.request.session_id or wrapper.user_prompt_id)
     send = relay.stream if method == "streamGenerateContent" else relay.unary
     return await send(exchange, call)
 

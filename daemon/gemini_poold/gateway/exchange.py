@@ -18,17 +18,19 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
+from ..backends.base import GENERATE
 from ..core.model import Data, Request, Usage
 from ..runtime.dispatch import Call
-from . import bound
+from . import beginning, bound, thinking
 from .auth import LocalClient
 from .errors import Shape
 from .services import Services
 
 # The only headers of a client's that reach Google.
 PASSED_ON = ("Api-Revision", "X-Vertex-AI-LLM-Request-Type", "X-Vertex-AI-LLM-Shared-Request-Type")
-# What clients send on their own that names a conversation (opencode, gemini-cli: an installation, better than nothing).
-SESSION_HEADERS = ("x-session-id", "x-session-affinity", "x-gemini-api-privileged-user-id")
+# What clients send on their own that names a conversation (opencode).
+SESSION_HEADERS = ("x-session-id", "x-session-affinity")
+INSTALLATION = "x-gemini-api-privileged-user-id"  # gemini-cli's: one for all conversations of a user
 
 # The name becomes part of a URL of Google's: nothing in it may mean anything there.
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
@@ -151,6 +153,9 @@ class Exchange:
             raise PoolError("bad_request", f"{name[:100]!r} is no model name")
         headers = self.request.headers
         passed = {name: headers[name] for name in PASSED_ON if name in headers}
+        if settings.thinking and method in GENERATE:
+            surface = self.target.surface
+            body = thinking.with_default(body, name, settings.thinking, surface=surface)
         return self.call_for(method, name, body, names=set(), headers=passed, session=session)
 
     def call_for(
@@ -183,7 +188,7 @@ class Exchange:
                 id=self.name,
                 model=model,
                 method=method,
-                session=_session(given, client.name, session),
+                session=_session(given, client.name, session, body),
                 pin=self._pin(body, names),
                 allow_paid=_flag(given, "x-gemini-pool-allow-paid"),
                 data=_data(given),
@@ -239,12 +244,16 @@ def _seconds(text: str) -> float | None:
     return value if isfinite(value) and value >= 0 else None
 
 
-def _session(headers: Mapping[str, str], client: str, found: str) -> str:
-    """The user's own word, else what the client calls its conversation, kept apart from other clients' names."""
+def _session(headers: Mapping[str, str], client: str, found: str, body: bytes) -> str:
+    """The user's own word, else what the client calls its conversation, else how that begins. Kept apart from other
+    clients' names."""
     if session := headers.get("x-gemini-pool-session"):
         return _short(session)
     if not found:
         found = next((value for name in SESSION_HEADERS if (value := headers.get(name))), "")
+    if not found:
+        parts = (headers.get(INSTALLATION, ""), beginning.key_of(body))
+        found = "-".join(part for part in parts if part)
     return f"{client}:{_short(found)}" if found else ""
 
 

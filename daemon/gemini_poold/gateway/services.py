@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gemini_pool import wire
 
@@ -64,6 +64,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     body_limit: int = BODY_LIMIT
     metadata_account: str = ""
+    thinking: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Settings:
@@ -74,6 +75,7 @@ class Settings:
             allowed_hosts=tuple(config.gateway.allowed_hosts),
             allowed_origins=tuple(config.gateway.allowed_origins),
             metadata_account=config.gateway.metadata_account,
+            thinking=dict(config.models.thinking),
         )
 
 
