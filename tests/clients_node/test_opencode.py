@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -22,10 +21,15 @@ class Opencode:
     def __init__(self, command: Path, home: Path, env: dict[str, str]) -> None:
         self._command = command
         self._home = home
-        self.modules = home / "plugin" / "node_modules"
-        for source, name in (("typescript", "@gemini-pool/client"), ("opencode", "opencode-gemini-pool")):
-            shutil.copytree(CLIENTS / source, self.modules / name)
-        # The SDK that opencode would fetch for any plugin; ours needs none of it.
+        # As its README says.
+        folder = home / "gemini-pool"
+        subprocess.run(
+            ["npm", "install", "--prefix", str(folder), "--install-links", "--no-package-lock", "--no-audit", "--no-fund",
+             str(CLIENTS / "typescript"), str(CLIENTS / "opencode")],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        self.modules = folder / "node_modules"
+        # opencode fetches an SDK for any plugin; ours needs none of it.
         self._env = {
             "PATH": os.environ["PATH"], "HOME": str(home), "GEMINI_POOL_SOCKET": env["GEMINI_POOL_SOCKET"],
             "npm_config_fetch_retries": "0", "OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -71,6 +75,19 @@ def test_run(opencode, daemon, google):
     assert google.record.count(credential="key-a", status=200) >= 1
     with daemon.pool() as pool:
         assert pool.status().counters.answered >= 1
+
+
+def test_gquota(opencode, google):
+    """`/gquota` is a command, which sends the model to the tool `gemini_quota`; the model is offered that tool."""
+    done = opencode("run", "--command", "gquota")
+    assert "gemini_quota" in done.stdout, done.stdout + done.stderr
+    offered = [
+        tool["name"]
+        for call in google.record.find("stream", status=200)
+        for group in json.loads(call.body).get("tools", [])
+        for tool in group.get("functionDeclarations", [])
+    ]
+    assert "gemini_quota" in offered
 
 
 def test_refused(opencode, google):
