@@ -20,6 +20,7 @@ from ..transport import Response, Transport
 from .attempts import Answer, Attempts, Call, ClientFault, broken
 from .broker import Broker
 from .keeping import LeaseKeeper
+from .origins import Origins
 from .relay import Stream
 from .tokens import Need
 
@@ -72,6 +73,7 @@ class Dispatcher:
         self._clock = clock
         self.limits = limits  # replaced at a reload
         self.keeper = LeaseKeeper(broker, clock)
+        self.origins = Origins()
 
     async def unary(self, call: Call) -> Answer:
         """The whole answer. Raises PoolError when nobody could serve it."""
@@ -97,7 +99,7 @@ class Dispatcher:
         try:
             while True:
                 response = await self._open(run)
-                stream = Stream(run, response)
+                stream = Stream(run, response, self.origins)
                 try:
                     state = await stream.prime()
                 except BaseException:
@@ -129,15 +131,14 @@ class Dispatcher:
             if response is not None:
                 return response
 
-    @staticmethod
-    def _written(run: Attempts, project: str) -> tuple[str, bytes]:
+    def _written(self, run: Attempts, project: str) -> tuple[str, bytes]:
         """URL and body as the lease's backend takes them. Raises PoolError when it cannot take them."""
         call, backend = run.call, run.backend
         url = backend.url(run.account, call.model, call.method, project=project, version=call.version)
         body = backend.request(
             call.surface, call.method, call.model, call.body, project=project, session=run.request.session
         )
-        if run.cleaned:
+        if run.cleaned or self.origins.elsewhere(body, run.account.id):
             body = translate.cleaned_body(backend.form, body) or body
         return url, body
 
@@ -221,6 +222,7 @@ class Dispatcher:
             body = await response.read(MAX_ANSWER)
             run.tell_body("answered", body)
             reading = backend.read(body)
+            self.origins.note(body, run.account.id)
         except UpstreamFailure as failure:
             run.fail(backend.classify_failure(failure))
             return None

@@ -17,6 +17,7 @@ from ..core.model import Kind, Outcome, Scope, Usage
 from ..errors import PoolError, UpstreamFailure
 from ..transport import Response
 from .attempts import Attempts, broken
+from .origins import Origins
 
 _CUT = Outcome(Kind.CUT, Scope.ACCOUNT_MODEL, reason="the stream broke off")
 
@@ -38,8 +39,9 @@ class Stream:
     normally only after a finish marker; `usage`, `finish_reason` and `chunks` are then final.
     """
 
-    def __init__(self, run: Attempts, response: Response) -> None:
+    def __init__(self, run: Attempts, response: Response, origins: Origins) -> None:
         self._run = run
+        self._origins = origins
         self._response = response
         self._chunks = response.iter_chunks()
         self._splitter = sse.Splitter()
@@ -167,6 +169,7 @@ class Stream:
     def _out(self, block: bytes) -> bytes:
         """`block` in the surface's dialect."""
         self._last = block
+        self._origins.note(block, self.account)
         if not self._translates:
             if events := sse.count(block):
                 self.chunks += events
