@@ -106,7 +106,7 @@ def _names(wheel: Path) -> set[str]:
 @nox.session
 def systemd(session: nox.Session) -> None:
     """The service under a real `systemd --user`, as an ordinary user of a machine that this makes up."""
-    installed(session, "clients")  # google-genai takes part in the restarts
+    installed(session)
     pinned(session, "build")  # a wheel is built and installed in there
     session.run("pytest", "tests/systemd", *session.posargs)
 

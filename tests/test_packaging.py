@@ -109,9 +109,27 @@ def test_pins_have_hashes_and_name_no_place(path: Path) -> None:
 def test_pins_cover_what_the_project_needs() -> None:
     """Each dependency of pyproject.toml stands in each file that is installed before `pip install --no-deps .`."""
     names = {re.split(r"[<>=\[; ]", line)[0] for line in PROJECT["project"]["dependencies"]}
-    for name in ("test", "dev", "clients"):
+    for name in ("run", "test", "dev", "clients"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         assert not {wanted for wanted in names if not re.search(rf"^{re.escape(wanted)}==", text, re.M)}
+
+
+# ---- other packages -------------------------------------------------------------------------------------------
+
+
+def test_the_containers_recipe_runs_as_nobody_with_pinned_requirements() -> None:
+    """No root, no unpinned requirement, an exec-form command so that SIGTERM reaches the daemon."""
+    lines = (ROOT / "packaging" / "Containerfile").read_text(encoding="utf-8").splitlines()
+    assert "USER gemini-pool" in lines
+    assert 'ENTRYPOINT ["gemini-pool"]' in lines and 'CMD ["run"]' in lines
+    installs = [line for line in lines if "pip install" in line]
+    assert installs and all("--require-hashes" in line or "--no-deps" in line for line in installs)
+
+
+def test_every_recipe_takes_the_same_pins() -> None:
+    """Debian's, Homebrew's and the container's: requirements/run.txt, which has all that the project needs."""
+    for name in ("Containerfile", "gemini-pool.rb", "debian/build"):
+        assert "requirements/run.txt" in (ROOT / "packaging" / name).read_text(encoding="utf-8"), name
 
 
 # ---- the units ------------------------------------------------------------------------------------------------

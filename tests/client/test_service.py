@@ -226,6 +226,13 @@ def test_systemd_files_come_and_go(home: Path, tmp_path: Path) -> None:
     assert everything(manager.files.folder) == []
 
 
+def test_a_units_command_may_have_spaces(home: Path, tmp_path: Path) -> None:
+    """systemd tells a command's words unquoted; the path beside them says where the first one ends."""
+    line = "{ path=/a b/gemini-pool ; argv[]=/a b/gemini-pool run ; ignore_errors=no ; start_time=[n/a] }"
+    fake_command(tmp_path / "bin", "systemctl", f"echo '{line}'")
+    assert Systemd(os.environ).command() == ["/a b/gemini-pool", "run"]
+
+
 def test_the_sandbox_is_written_only_after_its_probe(home: Path, tmp_path: Path) -> None:
     """Where the system gives no namespaces, the drop-in would keep the service from starting."""
     fake_command(tmp_path / "bin", "systemctl")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import inside
-from inside import HOME, SERVICE, SOCKET, Google
+from inside import HOME, SERVICE, SOCKET, USER_UNITS, Google
 
 PORT = "gemini-pool-gateway.socket"
 FREE_PORT = 28790
@@ -101,5 +101,45 @@ def from_pipx(google: Google) -> dict[str, Any]:
     return life(google, by_pipx())
 
 
+def _service_finding(path: Path) -> dict[str, Any]:
+    """What doctor says of the service, and its exit code."""
+    done = command(path, "doctor", "--json")
+    found = [one for one in json.loads(done.stdout)["findings"] if one["check"] == "service"]
+    return {**found[0], "exit": done.returncode}
+
+
+def _mend(path: Path, words: str) -> int:
+    environ = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    environ["PATH"] = f"{path.parent}:{environ['PATH']}"
+    return subprocess.run(["sh", "-c", words], env=environ, capture_output=True).returncode
+
+
+def _failed(found: dict[str, Any]) -> dict[str, Any] | None:
+    return found if "has failed" in found["text"] else None
+
+
+def doctor_mends(google: Google) -> dict[str, Any]:
+    """The unit is not installed, then its command is gone, then it has failed; each mend is run as it is told."""
+    path = in_venv()
+    inside.write_accounts(inside.key_account(google, "key-a"))
+    inside.write_config(google)
+    out: dict[str, Any] = {}
+    for trouble in ("missing", "gone", "refused"):
+        if trouble == "gone":
+            unit = USER_UNITS / SERVICE
+            unit.write_text(unit.read_text().replace("a venv/bin", "a lost venv/bin"))
+            inside.systemctl("daemon-reload")
+        found = _service_finding(path)
+        if trouble == "refused":
+            inside.write_config(google, "[selection]\nstratgy = 1\n")
+            inside.systemctl("restart", SERVICE, check=False)
+            # Looking is connecting, and that has systemd try again: it fails for as long as the cause is there.
+            found = inside.wait_for("doctor says so", lambda: _failed(_service_finding(path)))
+            inside.write_config(google)
+        out[trouble] = [found, _mend(path, found["mend"]), _service_finding(path)]
+    out["answer"] = "result" in inside.ask("Say hello")
+    return out
+
+
 if __name__ == "__main__":
-    inside.run({"from_a_venv": from_a_venv, "from_pipx": from_pipx})
+    inside.run({"from_a_venv": from_a_venv, "from_pipx": from_pipx, "doctor_mends": doctor_mends})

@@ -45,3 +45,21 @@ def test_the_installed_unit_starts_and_leaves_nothing(wheel: Path, scenario: str
     assert found["left"] == []
     assert found["units_left"] == ""
     assert found["accounts"] is True
+
+
+def test_doctor_knows_the_unit_and_mends_it(wheel: Path) -> None:
+    """Not installed, its command gone, failed: found, and the command that doctor names brings the service back."""
+    found = run_inside(
+        "doctor_mends",
+        "installing.py",
+        keep=[wheel.parent],
+        extra={"SERVICE_WHEEL": str(wheel)},
+        timeout_s=300,
+    )
+    said = {"missing": "not installed", "gone": "is gone", "refused": "has failed"}
+    for trouble, text in said.items():
+        before, code, after = found[trouble]
+        assert text in before["text"], before
+        assert before["runs"] and code == 0, before
+        assert after["severity"] == "ok", (trouble, after)
+    assert found["answer"] is True

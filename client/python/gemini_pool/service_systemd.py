@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,8 +138,11 @@ class Systemd:
     def command(self) -> list[str]:
         """The words of the installed unit's ExecStart, as systemd understood them."""
         text = systemctl("show", "--property=ExecStart", "--value", files.SERVICE).stdout
-        _, found, rest = text.partition("argv[]=")
-        return rest.partition(" ;")[0].split() if found else []
+        found = re.search(r"path=(.*?) ; argv\[\]=(.*?) ; ignore_errors=", text)
+        if not found:
+            return []
+        path, words = found.groups()  # the words are joined by spaces, unquoted: the path tells where it ends
+        return [path, *words.removeprefix(path).split()]
 
     def properties(self, unit: str) -> dict[str, str]:
         text = systemctl("show", "--property=" + ",".join(_PROPERTIES), unit).stdout
