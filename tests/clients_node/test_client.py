@@ -209,6 +209,4 @@ try { await pool.token("a") } catch (e) { if (e instanceof PoolError && e.code =
 const over: typeof fetch = gatewayFetch()
 // @ts-expect-error
 await pool.acquire("m", { forms: ["xx"] })
-// @ts-expect-error
-await pool.call("pool/explain", { modle: "m" })
 """
