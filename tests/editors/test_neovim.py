@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conformance.script import FOLDER, scripts
-from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
-
-from gemini_poold.fake import World
+from tests.editors.staging import replayed
+from tests.fakes.daemon import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "client" / "neovim"
@@ -40,30 +37,10 @@ def nvim(socket: Path, file: Path, home: Path, **env: str) -> subprocess.Complet
 @pytest.mark.parametrize("name", [script.name for script in scripts("client")])
 def test_transcripts(name: str, tmp_path: Path) -> None:
     """The plugin says what stands in the transcript, and hands on what it gets."""
-    socket = tmp_path / "p.sock"
-    command = [sys.executable, "-m", "tests.conformance.server", name, str(socket)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        done = nvim(
-            socket, Path(__file__).with_name("neovim_player.lua"), tmp_path, PLAY=str(FOLDER / f"{name}.json")
-        )
-        _, wrong = server.communicate(timeout=20)
-    assert done.returncode == 0, done.stderr
-    assert server.returncode == 0, wrong
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
-    world = World()
-    world.add_api_key("a")
-    with (
-        fake_google(world) as fake,
-        DaemonProcess(tmp_path, fake=fake, accounts=api_key_account("a")) as running,
-    ):
-        yield running
+    player = Path(__file__).with_name("neovim_player.lua")
+    with replayed(name, tmp_path) as socket:
+        done = nvim(socket, player, tmp_path, PLAY=str(FOLDER / f"{name}.json"))
+        assert done.returncode == 0, done.stderr
 
 
 def run_lua(daemon: DaemonProcess, tmp_path: Path, text: str) -> str:

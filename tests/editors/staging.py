@@ -1,0 +1,28 @@
+"""What the editors' tests share: the fake daemon with a transcript."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def replayed(name: str, folder: Path) -> Iterator[Path]:
+    """The socket of a daemon that plays the transcript; fails at the end unless all of it was said."""
+    socket = folder / "p.sock"
+    command = [sys.executable, "-m", "tests.conformance.server", name, str(socket)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        try:
+            yield socket
+        finally:
+            _, wrong = server.communicate(timeout=20)
+    assert server.returncode == 0, wrong
