@@ -11,6 +11,7 @@ from tests.systemd.session import EXIT_CONFIG, run_inside
 def test_units_verify() -> None:
     """`systemd-analyze --user verify` says nothing, and the exposure stays what a user unit without namespaces has."""
     found = run_inside("verify")
+    print(f"systemd-analyze --user security: {found['exposure']}")
     assert found["verify"] == {"code": 0, "text": ""}
     assert found["exposure"] <= 6.6
 

@@ -172,9 +172,7 @@ class Systemd:
 
     def _failed(self, unit: str, done: subprocess.CompletedProcess[str]) -> PoolError:
         why = self.properties(unit).get("StatusText") or done.stderr.strip()
-        return PoolError(
-            "internal", f"{unit} does not start: {why}", hint="systemctl --user status gemini-pool"
-        )
+        return PoolError("internal", f"{unit} does not start: {why}", hint="gemini-pool doctor")
 
 
 def linger_hint(environ: Mapping[str, str]) -> list[str]:
