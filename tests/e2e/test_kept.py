@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
 
-from gemini_poold.fake import FakeGoogle, World
+from gemini_poold.fake import FakeGoogle, Fault, Match, World, replies
 
 MODEL = "gemini-2.5-flash"
 ACCOUNTS = "\n".join(api_key_account(name) for name in ("a", "b", "c"))
@@ -127,6 +127,7 @@ def test_files_are_listed_over_all_accounts_and_deleted_where_they_are(site: Sit
             break
     assert set(made) <= set(seen)
     assert len(seen) == len(set(seen))
+    assert site.ask("GET", "/v1beta/files?pageSize=many")[0] == 400
     for name, account in made.items():
         status, _, told = site.ask("DELETE", f"/v1beta/{name}")
         assert (status, told["x-gemini-pool-account"]) == (200, account)
@@ -228,6 +229,22 @@ def test_what_is_bound_survives_a_kill_and_a_missing_account_is_named(tmp_path: 
         status, value, _ = site.ask("GET", f"/v1beta/{file['name']}")
         assert status == 404
         assert "no longer in the pool" in value["error"]["message"]
+
+
+def test_a_resting_account_is_named_with_its_time(site: Site) -> None:
+    """What only one account has waits for that account; when that takes too long, it is said who returns, and when."""
+    file, account = site.upload(b"data")
+    busy = Fault.status(429, body=replies.rate_limited("50s"))
+    site.google.on_loop(_added(site.google, busy, account))  # type: ignore[attr-defined]
+    path = f"/v1beta/models/{MODEL}:generateContent"
+    status, value, told = site.ask("POST", path, using(file), x_gemini_pool_wait_s="0")
+    assert status == 429
+    assert f"{account} returns first" in value["error"]["message"]
+    assert 40 <= int(told["retry-after"]) <= 51
+
+
+async def _added(google: FakeGoogle, fault: Fault, account: str) -> None:
+    google.faults.add(fault, when=Match(credential=account))
 
 
 def test_a_large_upload_is_not_held_in_memory(site: Site) -> None:

@@ -137,7 +137,7 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     start = accounts.index(at) if at in accounts else 0
     found: list[Any] = []
     skipped: list[str] = []
-    size, onward = int(query.get("pageSize") or 0) or 50, ""
+    size, onward = _size(query.get("pageSize", "")), ""
     for account in accounts[start:]:
         if len(found) >= size:
             onward = f"{account}~"
@@ -168,6 +168,12 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     if skipped:
         response.headers["x-gemini-pool-skipped"] = ",".join(skipped)
     return response
+
+
+def _size(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise PoolError("bad_request", "pageSize must be a small number")
+    return int(text or 0) or 50
 
 
 async def _page(
