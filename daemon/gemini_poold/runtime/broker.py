@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -19,6 +20,9 @@ from ..core.queue import Line, Queue, Waiter
 from ..core.state import Pool, UnknownLease
 
 log = logging.getLogger("gemini_pool.pool")
+# Google says no more than "not found" to whoever has not been let in.
+PREVIEW_HINT = "a preview model may have to be enabled first: https://goo.gle/enable-preview-features"
+_PREVIEW = re.compile(r"\bgemini[ -]?3", re.IGNORECASE)
 _FLUSH_S = 1.0  # counters alone may be this much behind on the disk
 _LONGEST_NAP_S = 30.0
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -272,7 +276,8 @@ class Broker:
 
 def refused(refusal: Refusal) -> PoolError:
     """The pool's refusal as an error of the wire."""
-    return PoolError(refusal.code, refusal.reason, hint=refusal.hint, account=refusal.account_id or None)
+    hint = PREVIEW_HINT if refusal.code == "unknown_model" and _PREVIEW.search(refusal.reason) else refusal.hint
+    return PoolError(refusal.code, refusal.reason, hint=hint, account=refusal.account_id or None)
 
 
 def cooling_down(request: Request, wait: Wait) -> PoolError:
