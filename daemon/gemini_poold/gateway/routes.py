@@ -32,7 +32,9 @@ NOT_SERVED = {
 }
 KEPT_VERBS = {"GET", "POST", "PATCH", "DELETE"}
 # Methods of models that start something which one account then has.
-PASSED_METHODS = frozenset({"predict", "predictLongRunning", "batchGenerateContent", "asyncBatchEmbedContent"})
+PASSED_METHODS = frozenset(
+    {"predict", "predictLongRunning", "batchGenerateContent", "asyncBatchEmbedContent"}
+)
 OPENAI_HANDLERS: Mapping[str, Handler] = {
     "chat/completions": openai.chat,
     "responses": openai.responses,
@@ -51,7 +53,9 @@ OPENAI = {
 
 
 # What OpenAI keeps for its users: only under /v1beta/openai, for under /v1 some of the names are Gemini's.
-OPENAI_KEPT = frozenset({"files", "uploads", "batches", "fine_tuning", "vector_stores", "assistants", "threads"})
+OPENAI_KEPT = frozenset(
+    {"files", "uploads", "batches", "fine_tuning", "vector_stores", "assistants", "threads"}
+)
 
 
 class Route(NamedTuple):
@@ -72,9 +76,15 @@ def route(verb: str, path: str) -> Route:
     if first in GEMINI_VERSIONS or first in VERTEX_VERSIONS:
         return _versioned(verb, first, segments[1:])
     if len(segments) == 1 and first in health.HANDLERS:
-        return _verbs(verb, Route(Target("", "", first), health.HANDLERS[first], open=first != "metrics"), {"GET", "HEAD"})
+        return _verbs(
+            verb,
+            Route(Target("", "", first), health.HANDLERS[first], open=first != "metrics"),
+            {"GET", "HEAD"},
+        )
     if path == "/" or first == "computeMetadata":
-        return _verbs(verb, Route(Target("metadata", "", "metadata"), metadata.handle, open=True), {"GET", "HEAD"})
+        return _verbs(
+            verb, Route(Target("metadata", "", "metadata"), metadata.handle, open=True), {"GET", "HEAD"}
+        )
     if first == "publishers":  # an SDK told that its base URL is a whole collection sends no version
         return _vertex(verb, "v1beta1", segments)
     if first in {"upload", "download"} and len(segments) > 2 and segments[1] in GEMINI_VERSIONS:
@@ -99,7 +109,9 @@ def _versioned(verb: str, version: str, rest: list[str]) -> Route:
         name = head.partition(":")[0]
         if name in bound.COLLECTIONS:
             shape = Shape.INTERACTIONS if name == "interactions" else Shape.GOOGLE
-            return _verbs(verb, Route(Target("gl", version, name, shape=shape), passthrough.handle), KEPT_VERBS)
+            return _verbs(
+                verb, Route(Target("gl", version, name, shape=shape), passthrough.handle), KEPT_VERBS
+            )
         if name in NOT_SERVED:
             shape = Shape.INTERACTIONS if name == "interactions" else Shape.GOOGLE
             return _unserved(Target("gl", version, "", shape=shape), NOT_SERVED[name])

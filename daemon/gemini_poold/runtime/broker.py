@@ -276,7 +276,9 @@ class Broker:
 
 def refused(refusal: Refusal) -> PoolError:
     """The pool's refusal as an error of the wire."""
-    hint = PREVIEW_HINT if refusal.code == "unknown_model" and _PREVIEW.search(refusal.reason) else refusal.hint
+    hint = (
+        PREVIEW_HINT if refusal.code == "unknown_model" and _PREVIEW.search(refusal.reason) else refusal.hint
+    )
     return PoolError(refusal.code, refusal.reason, hint=hint, account=refusal.account_id or None)
 
 
