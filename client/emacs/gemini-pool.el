@@ -102,14 +102,14 @@
      (when (eq connection gemini-pool--connection)
        (setq gemini-pool--connection nil)))))
 
-(defclass gemini-pool--connection (jsonrpc-process-connection) ()
+(defclass gemini-pool--wire (jsonrpc-process-connection) ()
   :documentation "A connection to the daemon.")
 
 (defun gemini-pool--known-members (args)
-  "Drop from ARGS, (CONNECTION MESSAGE), what a newer daemon adds to a message.
+  "Drop the unknown members of a message from ARGS, (CONNECTION MESSAGE).
 Older versions of jsonrpc.el take an unknown member for an error."
   (pcase-let ((`(,connection ,message) args))
-    (if (cl-typep connection 'gemini-pool--connection)
+    (if (cl-typep connection 'gemini-pool--wire)
         (list connection
               (cl-loop for (key value) on message by #'cddr
                        when (memq key '(:jsonrpc :id :method :params :result :error))
@@ -124,7 +124,7 @@ Older versions of jsonrpc.el take an unknown member for an error."
       (let ((process (make-network-process
                       :name "gemini-pool" :family 'local :service path
                       :coding 'utf-8-emacs-unix :noquery t)))
-        (make-instance 'gemini-pool--connection
+        (make-instance 'gemini-pool--wire
                        :name "gemini-pool" :process process
                        :events-buffer-scrollback-size 0
                        :notification-dispatcher #'gemini-pool--notified
