@@ -60,7 +60,9 @@ def life(old: str, new: str) -> dict[str, Any]:
     first = info()
     out["first"] = first
     out["written"] = sorted(
-        path.name for path in (home / ".config/systemd/user").rglob("*") if path.is_file()
+        path.name
+        for path in (home / ".config/systemd/user").rglob("*")
+        if path.is_file() and not path.is_symlink()
     )
     out["serves"] = "accounts" in json.loads(run(COMMAND, "status", "--json").stdout)
     out["man"] = run("man", "-w", "gemini-pool-doctor", check=False).stdout.strip()
