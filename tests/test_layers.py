@@ -38,7 +38,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "reload": frozenset({CLIENT, "base", "core"}) | SHELL,
     "configcheck": frozenset({CLIENT, "base", "accounts"}),
     "secrets_command": frozenset({CLIENT, "base", "accounts", "credentials"}),
-    "app": frozenset({CLIENT, "base", "core", "service", "launchd", "dump", "reload", "login", "transfer"}) | SHELL | SURFACES,
+    "app": frozenset({CLIENT, "base", "core", "service", "launchd", "dump", "reload", "login", "transfer"})
+    | SHELL
+    | SURFACES,
     "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo", "secrets_command"}),
     "fake": frozenset({"base"}),
     "demo": frozenset({CLIENT, "base", "core", "service", "app", "fake"}) | SHELL | SURFACES,

@@ -270,7 +270,11 @@ class Daemon:
             dispatcher=self._dispatcher,
             lender=Lender(self._broker, self._lifecycle.tokens, self._clock),
             forwarder=Forwarder(
-                self._dispatcher, self._broker, self._lifecycle.tokens, self._backends, self._need_transport(),
+                self._dispatcher,
+                self._broker,
+                self._lifecycle.tokens,
+                self._backends,
+                self._need_transport(),
                 clock=self._clock,
             ),
             clock=self._clock,

@@ -121,6 +121,34 @@ async def test_too_many_requests_are_shed():
 
 
 @pytest.mark.parametrize("chunked", [False, True])
+async def test_bodies_have_a_limit_together(chunked):
+    """What would not fit beside those under way is shed with a 503; one alone always fits; room is given back."""
+
+    async def pieces():
+        for _ in range(3):
+            yield b"x" * 300
+
+    gate = asyncio.Event()
+
+    async def held(call):
+        await gate.wait()
+        return answered()
+
+    async with gateway_site(ScriptedDispatcher(held), settings=Settings(held_limit=800)) as site:
+        first = asyncio.ensure_future(site.post(PLAIN, b"x" * 900).__aenter__())
+        async with asyncio.timeout(10):
+            while not site.dispatcher.calls:
+                await asyncio.sleep(0)
+        async with site.post(PLAIN, pieces() if chunked else b"x" * 900) as refused:
+            assert refused.status == 503
+            assert refused.headers["Retry-After"] == "1"
+        gate.set()
+        assert (await first).status == 200
+        assert (await site.post(PLAIN, b"x" * 700)).status == 200
+        assert site.gateway.services.meter.held_bytes == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 async def test_bodies_have_a_limit(chunked):
     """Refused in the surface's form, told or chunked."""
 

@@ -304,7 +304,9 @@ def test_models(site: ThreeBackends) -> None:
     missing = site.ask("GET", "/v1/models/no", **bearer)
     assert (missing.status, missing.json["error"]["code"]) == (404, "unknown_model")
     assert site.ask("GET", "/v1/models/no").json["error"]["status"] == "NOT_FOUND"
-    refused = site.ask("GET", "/v1/models", **{"x-goog-api-key": "", "Authorization": "Bearer fake-key-wrong"})
+    refused = site.ask(
+        "GET", "/v1/models", **{"x-goog-api-key": "", "Authorization": "Bearer fake-key-wrong"}
+    )
     assert (refused.status, refused.json["error"]["code"]) == (401, "unauthenticated")
 
 

@@ -66,6 +66,7 @@ class Exchange:
         "ended_by_us",
         "finish",
         "first_byte_s",
+        "held",
         "model",
         "name",
         "origin",
@@ -95,6 +96,7 @@ class Exchange:
         self.attempts = 0
         self.wait_s = 0.0
         self.first_byte_s: float | None = None  # since the request began
+        self.held = 0  # bytes of room taken for the body
         self.bytes_in = 0
         self.bytes_out = 0
         self.status = 0
@@ -123,6 +125,8 @@ class Exchange:
         length = request.content_length
         if length is not None and length > limit:
             raise _too_large(limit)
+        if length:
+            self._hold(length)
         headers = request.headers
         if (
             "Expect" in headers
@@ -141,8 +145,22 @@ class Exchange:
             self.bytes_in += len(chunk)
             if self.bytes_in > limit:
                 raise _too_large(limit)
+            self._hold(self.bytes_in - self.held)
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def _hold(self, more: int) -> None:
+        """Make room for a body before it is read: it is kept whole until its answer begins, so that it can be repeated.
+        `overloaded` when too much is held already; `app.py` gives the room free at the end."""
+        if more <= 0:
+            return
+        meter = self.services.meter
+        if meter.held_bytes and meter.held_bytes + more > self.services.settings.held_limit:
+            raise PoolError(
+                "overloaded", "the bodies of the requests under way fill the memory set aside for them"
+            )
+        meter.held_bytes += more
+        self.held += more
 
     def call(self, method: str, model: str, body: bytes, *, session: str = "") -> Call:
         """The call to dispatch. `session` is what the surface found in the body; a header of ours goes before it."""

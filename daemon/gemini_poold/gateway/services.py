@@ -22,6 +22,9 @@ from .meter import Meter
 from .signatures import Signatures
 
 BODY_LIMIT = 110 * 1024 * 1024  # Google's own inline limit is 100 MB
+HELD_LIMIT = (
+    512 * 1024 * 1024
+)  # of all bodies together: beyond it requests are shed, and the machine is left in peace
 
 
 class Streaming(Protocol):
@@ -63,6 +66,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     body_limit: int = BODY_LIMIT
+    held_limit: int = HELD_LIMIT
     metadata_account: str = ""
     thinking: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
