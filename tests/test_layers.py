@@ -62,6 +62,15 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "uvloop": frozenset({"app", "__main__"}),
 }
 
+# The client's optional bridges to other libraries: each names its own, and nothing else of the client names a bridge.
+ADAPTERS = "gemini_pool.adapters"
+ADAPTED: dict[str, frozenset[str]] = {
+    f"{ADAPTERS}.aiohttp": frozenset({"aiohttp"}),
+    f"{ADAPTERS}.genai": frozenset({"google", "httpx"}),
+    f"{ADAPTERS}.google_auth": frozenset({"google"}),
+    f"{ADAPTERS}.httpx": frozenset({"httpx"}),
+}
+
 # The core is given time, chance and everything else: it cannot even name where they come from.
 NOT_IN_CORE = frozenset(
     "asyncio concurrent ctypes logging multiprocessing os pathlib queue random secrets select selectors shutil "
@@ -136,6 +145,10 @@ def verdict(name: str, found: Import) -> str:
     """Why this import is forbidden, or ""."""
     here = room(name)
     top = found.module.partition(".")[0]
+    if found.module.startswith(ADAPTERS) and not name.startswith(ADAPTERS):
+        return "adapters are for programs that have their libraries: nothing of ours loads one"
+    if top in ADAPTED.get(name, ()):
+        return ""
     if top in PACKAGES:
         there = room(found.module)
         if there == here or there in ALLOWED[here]:
