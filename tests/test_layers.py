@@ -68,7 +68,7 @@ ADAPTED: dict[str, frozenset[str]] = {
     f"{ADAPTERS}.aiohttp": frozenset({"aiohttp"}),
     f"{ADAPTERS}.genai": frozenset({"google", "httpx"}),
     f"{ADAPTERS}.google_auth": frozenset({"google"}),
-    f"{ADAPTERS}.httpx": frozenset({"httpx"}),
+    f"{ADAPTERS}.httpx": frozenset({"httpx", "httpx2"}),
 }
 
 # The core is given time, chance and everything else: it cannot even name where they come from.
