@@ -92,4 +92,5 @@ def test_genai(stage: Stage) -> None:
 
     assert asyncio.run(ask()).startswith("cool (")
     client.close()
+    assert client._api_client._httpx_client.is_closed  # none that nobody could close
     stage.assert_rotated("hot")

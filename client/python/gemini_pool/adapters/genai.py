@@ -23,8 +23,9 @@ def pooled_client(socket: str | os.PathLike[str] | None = None, **options: Any) 
     path = gateway_socket(socket)
     http = types.HttpOptions(
         base_url=BASE_URL,
-        httpx_client=httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=_LONG),
-        httpx_async_client=httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), timeout=_LONG),
+        # Clients of the SDK's own making: those that it is given it leaves open when it is closed.
+        client_args={"transport": httpx.HTTPTransport(uds=path), "timeout": _LONG},
+        async_client_args={"transport": httpx.AsyncHTTPTransport(uds=path), "timeout": _LONG},
     )
     # The SDK wants a key and sends it; on the Unix socket nobody looks at it. Naming the backend keeps the SDK's own
     # environment variables out of it.
