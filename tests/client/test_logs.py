@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ def test_where_the_log_is() -> None:
         logs.command({}, lines=7, follow=False, manager="none")
 
 
-def _wait_for(daemon: DaemonProcess, text: str) -> str:
-    deadline = time.monotonic() + 20
-    while text not in daemon.log:
-        assert time.monotonic() < deadline, daemon.log
-        time.sleep(0.02)
-    return daemon.log
-
-
 def test_level_and_dump_of_a_running_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Debug lines come once they are asked for, and no more when they are not; SIGUSR1 tells tasks and queues, by
     name and line, whatever the level, and the daemon goes on."""
@@ -40,10 +31,10 @@ def test_level_and_dump_of_a_running_daemon(tmp_path: Path, capsys: pytest.Captu
         assert cli.main([*line, "error"]) == 0
         assert daemon.process is not None
         os.kill(daemon.process.pid, signal.SIGHUP)
-        _wait_for(daemon, "reload")  # which sets the configuration's level again
+        daemon.wait_logged("reload")  # which sets the configuration's level again
         assert cli.main([*line, "warning"]) == 0
         os.kill(daemon.process.pid, signal.SIGUSR1)
-        log = _wait_for(daemon, "Ticker.run")
+        log = daemon.wait_logged("Ticker.run")
         assert "queues: waiting 0, leases 0" in log
         assert " at " in log and "tasks: " in log
         with daemon.pool() as pool:

@@ -153,6 +153,14 @@ class DaemonProcess:
             time.sleep(0.02)
         raise AssertionError(f"the daemon did not get ready:\n{self.log}")
 
+    def wait_logged(self, text: str) -> str:
+        """Until the log has `text`; the log."""
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in (log := self.log):
+            assert time.monotonic() < deadline, log
+            time.sleep(0.02)
+        return log
+
     def kill(self) -> None:
         """kill -9."""
         assert self.process is not None
