@@ -418,7 +418,7 @@ def pem(text: str) -> str:
     "secret",
     [
         "Authorization: Bearer abcdefgh12345",
-        "GOCSPX-abcdefgh1234",  # in two pieces: no shape of a secret stands in the tree
+        "-".join(("GOCSPX", "abcdefgh1234")),  # no shape of a secret stands in the tree whole
         "x?key=abcdefgh1234",
         '"client_secret": "abcdefgh1234"',
         pem("abcdefgh1234"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from tests.login.rig import Desk, desk_of, secrets_of
 
 from gemini_pool import wire
-from gemini_poold.core.model import AccountState
+from gemini_poold.core.model import Account, AccountState, DiscoveryRow, Outcome
 from gemini_poold.errors import PoolError
 from gemini_poold.fake import CodeAssist, Fault, Match, World
 
@@ -294,6 +295,34 @@ async def test_verify_finds_what_the_pool_does_not_know_yet(desk: Desk) -> None:
     row = (await verify(desk))["work"]
     assert (row.verdict.ok, row.verdict.state, row.verdict.licensed) == (False, "unlicensed", False)
     assert "licence" in row.verdict.next
+    assert desk.pool.members["work"].state is AccountState.UNLICENSED
+
+
+async def test_verify_waits_for_a_set_up_that_is_under_way(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set-up that ends after the real call would make an account ready that was just refused."""
+    await desk.log_in()
+    desk.fake.world.projects["shop"].licensed = False
+    setup, asked, go_on = desk.lifecycle._setup, asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        async def run(self, account: Account, headers: Mapping[str, str]) -> DiscoveryRow | Outcome:
+            found = await setup.run(account, headers)
+            asked.set()
+            await go_on.wait()
+            return found
+
+    monkeypatch.setattr(desk.lifecycle, "_setup", Slow())
+    desk.lifecycle.retry("work")
+    await asked.wait()
+    heard = len(desk.broker._listeners)
+    verifying = asyncio.create_task(verify(desk))
+    while not verifying.done() and len(desk.broker._listeners) == heard:
+        await asyncio.sleep(0)
+    assert not verifying.done()
+    go_on.set()
+    assert (await verifying)["work"].verdict.state == "unlicensed"
     assert desk.pool.members["work"].state is AccountState.UNLICENSED
 
 

@@ -69,6 +69,8 @@ class Examiner:
             self._running.lifecycle.retry(entry.id)
             await self.wait_settled(entry.id)
             member = self._pool.members.get(entry.id, member)
+        elif member.state is AccountState.STARTING:  # else the end of its set-up would undo what we find
+            await self.wait_settled(entry.id)
         if self._tokens.headers_nowait(entry.id) is None or member.state in HELD:
             return wire.VerifyRow(self._verdict(member, []), "", None)
         return await self._probe(member, [])
