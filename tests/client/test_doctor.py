@@ -408,6 +408,9 @@ def test_the_command_and_its_archive(
     assert shutil.which("sh")
 
 
+GOOGLES = "GOCSPX"  # how its client secrets begin; no shape of a secret stands in the tree whole
+
+
 def pem(text: str) -> str:
     """What a private key looks like, put together here."""
     line = "PRIVATE KEY-----"
@@ -418,7 +421,7 @@ def pem(text: str) -> str:
     "secret",
     [
         "Authorization: Bearer abcdefgh12345",
-        "-".join(("GOCSPX", "abcdefgh1234")),  # no shape of a secret stands in the tree whole
+        f"{GOOGLES}-abcdefgh1234",
         "x?key=abcdefgh1234",
         '"client_secret": "abcdefgh1234"',
         pem("abcdefgh1234"),
