@@ -164,6 +164,7 @@ class Daemon:
             raise
         self._state = "ready"
         self._notifier.ready()
+        service.collect_rarely()
         log.info("gemini-pool %s serves %s", __version__, self._where.socket)
 
     async def _build(self, store: Store) -> None:

@@ -35,6 +35,11 @@ MAX_MESSAGE = 8192
 # Libraries that narrate at INFO what is of no use to our users.
 QUIET = ("watchfiles", "aiohttp.access", "asyncio", "google", "urllib3")
 
+# Fields with few values. A request of its own is told by its line, and that line is a good part of what it costs.
+_REPEATED = frozenset({"account", "model", "event", "client", "code", "surface", "outcome"})
+_MOST_CLEAN = 1_000
+_clean: set[str] = set()  # their values in which nothing looks like a credential
+
 _ours: set[logging.Handler] = set()  # what `setup` installed, so that it replaces nobody else's handlers
 
 _MASK = "***"
@@ -84,6 +89,8 @@ def setup(
     else:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(LineFormatter())
+    # What no line of ours tells is not looked up for each of them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     for old in [old for old in root.handlers if old in _ours]:
         root.removeHandler(old)
@@ -195,12 +202,27 @@ def _priority(level: int) -> int:
 
 
 def _fields(record: logging.LogRecord) -> list[tuple[str, str]]:
-    values = ((name, getattr(record, name, None)) for name in FIELDS)
-    return [
-        (name, str(value) if isinstance(value, int) else masked(str(value)))
-        for name, value in values
-        if value not in (None, "")
-    ]
+    given, found = record.__dict__, []
+    for name in FIELDS:
+        value = given.get(name)
+        if value is None or value == "":
+            continue
+        if isinstance(value, int):
+            found.append((name, str(value)))
+        else:
+            text = str(value)
+            found.append((name, text if text in _clean else _masked_word(name, text)))
+    return found
+
+
+def _masked_word(name: str, text: str) -> str:
+    """A field's value, masked. The few that come again and again are looked at once; never is one kept that was masked."""
+    found = masked(text)
+    if found == text and name in _REPEATED:
+        if len(_clean) >= _MOST_CLEAN:
+            _clean.clear()
+        _clean.add(text)
+    return found
 
 
 def _message(record: logging.LogRecord) -> str:

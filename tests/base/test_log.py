@@ -164,3 +164,18 @@ def test_the_level_changes_at_run_time_and_libraries_stay_quiet() -> None:
     logging.getLogger("watchfiles.main").info("3 changes detected")
     logging.getLogger("watchfiles.main").warning("three")
     assert stream.getvalue() == "debug two\nwarning three\n"
+
+
+def test_only_what_needed_no_mask_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortcut for values that come again keeps none that was masked, masks it the second time as well, and is
+    bounded."""
+    monkeypatch.setattr(log, "_clean", set())
+    secret = "Bearer abcdef0123456789"
+    for _ in range(2):
+        line = log.LineFormatter().format(record("hello", account=secret, client="editor"))
+        assert "abcdef" not in line
+        assert "client=editor" in line
+    assert log._clean == {"editor"}
+    for n in range(2 * log._MOST_CLEAN):
+        log.LineFormatter().format(record("hello", model=f"model-{n}"))
+    assert len(log._clean) <= log._MOST_CLEAN

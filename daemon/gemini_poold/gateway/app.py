@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -270,7 +270,7 @@ def _finish(exchange: Exchange) -> None:
     if not log.isEnabledFor(level):
         return
     usage = exchange.usage
-    log.log(
+    _tell(
         level,
         "%s %s: %d %s in %.0f ms; %d attempts, waited %.0f ms; %d bytes in, %d out; %d tokens in, %d out",
         target.surface or "-",
@@ -303,6 +303,11 @@ def _finish(exchange: Exchange) -> None:
             "code": "" if exchange.outcome == "ok" else exchange.outcome,
         },
     )
+
+
+def _tell(level: int, text: str, *args: object, extra: Mapping[str, object]) -> None:
+    """`log.log`, without the search for the caller's file and line, which no line of ours shows."""
+    log.handle(log.makeRecord(log.name, level, __file__, 0, text, args, None, "_finish", extra))
 
 
 def _outcome_class(exchange: Exchange) -> str:

@@ -14,19 +14,22 @@ WORTH_BYTES = 4096  # implicit caching begins at 1024 tokens
 _LONGEST = 2048
 _WHERE = (b'"contents"', b'"messages"', b'"input"')
 _SYSTEM = (b'"systemInstruction"', b'"system_instruction"')
-_LOOPS = (
-    b'"functionDeclarations"',
-    b'"function_declarations"',
-    b"houghtSignature",
-    b"hought_signature",
-    b'"functionCall"',
-)
 _TEXT = re.compile(rb'"(?:text|content)"\s*:\s*"((?:[^"\\]|\\.){0,%d})' % _LONGEST)
+
+
+def _is_loop(body: bytes) -> bool:
+    return (  # spelt out: a generator costs more than what it looks for, in a body that is small
+        b'"functionDeclarations"' in body
+        or b'"function_declarations"' in body
+        or b"houghtSignature" in body
+        or b"hought_signature" in body
+        or b'"functionCall"' in body
+    )
 
 
 def key_of(body: bytes) -> str:
     """A short key of the conversation in `body` (any surface's form); empty when it has none, or is not worth one."""
-    if len(body) < WORTH_BYTES and not any(mark in body for mark in _LOOPS):
+    if len(body) < WORTH_BYTES and not _is_loop(body):
         return ""
     start = next((at for mark in _WHERE if (at := body.find(mark)) >= 0), -1)
     found = _TEXT.search(body, start) if start >= 0 else None
