@@ -39,6 +39,8 @@ export interface AccountInfo {
   models: Record<string, CounterInfo>
   in_flight: number
   last_used_at: number | null
+  pinned: Array<string>
+  reserve: number
 }
 
 export interface AccountListResult {
@@ -162,6 +164,7 @@ export interface CooldownInfo {
   source: string
   reason: string
   since: number
+  strikes: number
 }
 
 export interface CounterInfo {
@@ -172,7 +175,7 @@ export interface CounterInfo {
   output_tokens: number
 }
 
-/** Over the whole pool, kept over restarts. `absorbed`: refusals that no client saw. `renewed_ahead`: renewals that ended while the old token was still valid. `waited_for_token`: requests that had to wait for a token call. */
+/** Over the whole pool, kept over restarts. Every request ends as one of `answered`, `failed`, `cancelled`, `released` (its lease was given back, or its client went away) or `expired` (nobody told what came of it): with those in flight they add up to `requests`. `absorbed`: refusals that no client saw. `renewed_ahead`: renewals that ended while the old token was still valid. `waited_for_token`: requests that had to wait for a token call. */
 export interface Counters {
   requests: number
   answered: number
@@ -183,6 +186,8 @@ export interface Counters {
   renewals: number
   renewed_ahead: number
   waited_for_token: number
+  released: number
+  expired: number
 }
 
 export interface DaemonInfo {
@@ -200,6 +205,17 @@ export interface DaemonInfo {
   gateway_url: string
   gateway_error: string
   supervised: string
+}
+
+/** One decision of the pool's, as `pool/explain` knows it. `account`: who was chosen, or who returns first. */
+export interface DecisionInfo {
+  decision: string
+  at: number
+  model: string
+  account: string
+  reason: string
+  code: string | null
+  attempt: number
 }
 
 export interface Draining {
@@ -239,6 +255,7 @@ export interface ExplainParams {
   decision?: string
 }
 
+/** `chosen`: the account, or None with the error word `code`. Of a recorded decision, everything is as it was at `at`; `recorded` false: its verdicts were not kept (they are worked out for as many decisions as a budget allows). */
 export interface ExplainResult {
   model: string
   chosen: string | null
@@ -249,6 +266,8 @@ export interface ExplainResult {
   next_return_at: number | null
   next_return_account: string | null
   code: string | null
+  decision: string
+  recorded: boolean
 }
 
 /** `path`: opencode's auth.json, where it is not in its usual place. */
@@ -359,6 +378,15 @@ export interface LeaseParams {
   lease: string
 }
 
+/** One known limit of an account's bucket. `what`: "requests/minute", "input tokens/minute", "requests/day" … `used` is our own count. `source`: "configured", "told" by Google, "learnt" from our count, "cap" (the user's own). */
+export interface LimitInfo {
+  what: string
+  limit: number
+  used: number
+  source: string
+  resets_at: number | null
+}
+
 export interface LogLevelParams {
   level: "debug" | "error" | "info" | "warning"
 }
@@ -407,6 +435,12 @@ export interface PauseParams {
   account?: string
 }
 
+/** `model`: a glob; empty: every model. A pinned account is used before all others for what it can serve. */
+export interface PinParams {
+  account: string
+  model?: string
+}
+
 export interface ProgressParams {
   token: number | string
   value: unknown
@@ -426,6 +460,7 @@ export interface QueuedModel {
   next_at: number
 }
 
+/** One family over all accounts; rate and outlook as of QuotaEntry. */
 export interface QuotaAggregate {
   family: string
   accounts: number
@@ -433,9 +468,12 @@ export interface QuotaAggregate {
   used: number | null
   remaining: number | null
   next_reset_at: number | null
+  rate_per_hour: number | null
+  empty_at: number | null
+  unused_at_reset: number | null
 }
 
-/** One account's quota for one model. `used`/`remaining`/`limit` are amounts where known, `fraction` is what remains (0 to 1). `source` is "google", "refusal", "config" or "own-count". */
+/** One account's quota for one model. `used`/`remaining`/`limit` are amounts where known, `fraction` is what remains (0 to 1). `source` is "google", "refusal", "config" or "own-count". `rate_per_hour`: the share that is used in an hour, as lately; at that rate it is empty at `empty_at`, or has the share `unused_at_reset` left when it resets. */
 export interface QuotaEntry {
   account: string
   model: string
@@ -449,6 +487,9 @@ export interface QuotaEntry {
   resets_at: number | null
   source: string
   observed_at: number
+  rate_per_hour: number | null
+  empty_at: number | null
+  unused_at_reset: number | null
 }
 
 export interface QuotaParams {
@@ -516,6 +557,8 @@ export interface StatusResult {
   config_errors: Array<ConfigError>
   gateway_url: string
   gateway_error: string
+  in_flight: number
+  decisions: Array<DecisionInfo>
 }
 
 export interface StreamResult {
@@ -569,7 +612,7 @@ export interface Usage {
   total_tokens?: number
 }
 
-/** Why an account would (not) be chosen: `verdict` is "chosen", "available" or the reason it is out. */
+/** Why an account would (not) be chosen: `verdict` is "chosen", "available" or the reason it is out. `cooldowns`: the evidence of everything that reaches it, the longest first; `limits`: what is known of its bucket. */
 export interface VerdictInfo {
   account: string
   verdict: string
@@ -577,6 +620,8 @@ export interface VerdictInfo {
   available: boolean
   returns_at: number | null
   rank: Array<number>
+  cooldowns: Array<CooldownInfo>
+  limits: Array<LimitInfo>
 }
 
 /** Empty: every account. */
@@ -622,6 +667,8 @@ export interface Methods {
   "account/exportOpencode": { params: ExportOpencodeParams; result: ExportResult }
   "account/exportArchive": { params: ArchiveParams; result: ArchiveResult }
   "account/importArchive": { params: UnarchiveParams; result: ImportResult }
+  "account/pin": { params: PinParams; result: Empty }
+  "account/unpin": { params: PinParams; result: Empty }
   "account/clearCooldown": { params: ClearCooldownParams; result: ClearCooldownResult }
   "daemon/info": { params: Empty; result: DaemonInfo }
   "daemon/logLevel": { params: LogLevelParams; result: Empty }

@@ -198,8 +198,10 @@ class Daemon:
         self._dispatcher = Dispatcher(
             broker, tokens, self._backends, transport, clock=clock, limits=config.gateway
         )
+        quotas = Quotas()
+        quotas.restore(saved.quota_history)
         self._poller = Poller(
-            broker, tokens, self._code_assist(), transport, quotas=Quotas(), clock=clock, rng=rng,
+            broker, tokens, self._code_assist(), transport, quotas=quotas, clock=clock, rng=rng,
             interval_s=config.quota.poll_interval_s,
         )  # fmt: skip
         self._reloader = Reloader(

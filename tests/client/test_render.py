@@ -78,7 +78,7 @@ def test_quota():
         {"b": "Google answers 403"},
     )
     text = Renderer(now=NOW).quota(result)
-    assert "gemini-3:  10 % left over 2 accounts, first reset in 1 min" in text
+    assert "gemini-3:  10 % left over 2 accounts; first reset in 1 min" in text
     assert "95 of 100" in text
     assert "in 1 h" in text
     assert "?" in text

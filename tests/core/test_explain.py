@@ -70,6 +70,8 @@ def test_a_recorded_decision_is_kept() -> None:
     pool = pool_of(account("a"), account("b"))
     pool.settle(granted(pool, ask(pin="a")).lease.id, told(30), NOW)
     grant = granted(pool, now=NOW + 1)
-    said = explain_decision(pool, pool.decisions[grant.lease.decision], NOW + 100)
+    decision = pool.decisions.get(grant.lease.decision)
+    assert decision is not None
+    said = explain_decision(decision)
     assert (said.chosen, said.reason, said.at) == ("b", "adaptive", NOW + 1)
     assert {v.account_id: v.verdict for v in said.verdicts} == {"b": "chosen", "a": "cooling"}

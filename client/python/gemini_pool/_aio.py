@@ -158,6 +158,14 @@ class AsyncPool:
         """Take an account out; with `revoke`, end its login at Google, too."""
         return await self._call(calls.REMOVE, wire.AccountRemoveParams(account, revoke, delete_secret))
 
+    async def pin(self, account: str, model: str = "") -> None:
+        """Use the account before all others, for every model or those that the glob `model` names."""
+        await self._call(calls.PIN, wire.PinParams(account, model))
+
+    async def unpin(self, account: str, model: str = "") -> None:
+        """No more; `model`: the glob that it was pinned for, empty: all."""
+        await self._call(calls.UNPIN, wire.PinParams(account, model))
+
     async def enable(self, account: str) -> wire.AccountVerdict:
         return await self._call(calls.ENABLE, wire.AccountParams(account))
 

@@ -159,6 +159,14 @@ class Pool:
         """Take an account out; with `revoke`, end its login at Google, too."""
         return self._call(calls.REMOVE, wire.AccountRemoveParams(account, revoke, delete_secret))
 
+    def pin(self, account: str, model: str = "") -> None:
+        """Use the account before all others, for every model or those that the glob `model` names."""
+        self._call(calls.PIN, wire.PinParams(account, model))
+
+    def unpin(self, account: str, model: str = "") -> None:
+        """No more; `model`: the glob that it was pinned for, empty: all."""
+        self._call(calls.UNPIN, wire.PinParams(account, model))
+
     def enable(self, account: str) -> wire.AccountVerdict:
         return self._call(calls.ENABLE, wire.AccountParams(account))
 

@@ -93,6 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb("status", "accounts, cooldowns, counters, who is connected", data=True)
     quota = verb("quota", "what is left of each account's quota, as far as it is known", data=True)
     quota.add_argument("--refresh", action="store_true", help="ask Google now")
+    top = verb("top", "a live view: accounts, rates, what is under way, quota, the last decisions", data=True)
+    top.add_argument("--once", action="store_true", help="one look, then end")
+    top.add_argument("--interval", metavar="SECONDS", type=float, default=2.0, help="between two looks")
     explain = verb("explain", "which account would serve a model now, why, and why not the others", data=True)
     explain.add_argument("model", metavar="MODEL", nargs="?", default="")
     explain.add_argument("--session", default="", help="as a request of this session")
@@ -294,6 +297,11 @@ def _add_account(account: argparse.ArgumentParser) -> None:
     remove.add_argument("--delete-secret", action="store_true", help="delete its secret")
     for name, text in (("enable", "use an account (again)"), ("disable", "use an account no more")):
         action(name, text).add_argument("account", metavar="ID")
+    pin = action("pin", "use an account before all others for what it can serve, until it is unpinned")
+    unpin = action("unpin", "pin it no more")
+    for sub in (pin, unpin):
+        sub.add_argument("account", metavar="ID")
+        sub.add_argument("--model", metavar="GLOB", default="", help="for these models only")
     verify = action("verify", "one cheap real call for each account")
     verify.add_argument("accounts", metavar="ID", nargs="*", help="which accounts (default: all)")
     clear = action("clear-cooldown", "forget cooldowns; a suspended account that is named is tried again")

@@ -109,11 +109,22 @@ def quota(options: argparse.Namespace) -> int:
 
 
 def explain(options: argparse.Namespace) -> int:
-    if bool(options.model) == bool(options.replay):
+    if not options.model and not options.replay:
         raise PoolError("bad_request", "explain takes a MODEL, or --replay DECISION")
     with open_pool(options) as pool:
         found = pool.explain(options.model, session=options.session, decision=options.replay)
+    if options.model and options.replay and found.model != options.model:
+        raise PoolError("not_found", f"decision {options.replay} was about {found.model}")
     return show(options, found, lambda: render().explain(found))
+
+
+def top(options: argparse.Namespace) -> int:
+    from gemini_pool.top import Top
+
+    with open_pool(options) as pool:
+        return Top(pool, sys.stdout, os.environ, every_s=options.interval).run(
+            as_json=options.json, once=options.once
+        )
 
 
 def render() -> Any:
@@ -219,4 +230,5 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "service": lambda options: _alone("service", options),
     "status": status,
     "token": token,
+    "top": top,
 }

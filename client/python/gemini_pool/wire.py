@@ -319,6 +319,7 @@ class CooldownInfo(_Out):
     source: str
     reason: str
     since: float
+    strikes: int = 0
 
 
 class HealthInfo(_Out):
@@ -373,6 +374,8 @@ class AccountInfo(_Out):
     models: dict[str, CounterInfo]
     in_flight: int
     last_used_at: float | None
+    pinned: list[str] = []  # globs of models that it is used for before all others
+    reserve: float = 0.0
 
 
 class ClientStatus(_Out):
@@ -410,7 +413,9 @@ class QueueInfo(_Out):
 
 
 class Counters(_Out):
-    """Over the whole pool, kept over restarts.
+    """Over the whole pool, kept over restarts. Every request ends as one of `answered`, `failed`, `cancelled`, `released`
+    (its lease was given back, or its client went away) or `expired` (nobody told what came of it): with those in flight
+    they add up to `requests`.
 
     `absorbed`: refusals that no client saw. `renewed_ahead`: renewals that ended while the old token was still valid.
     `waited_for_token`: requests that had to wait for a token call.
@@ -425,6 +430,20 @@ class Counters(_Out):
     renewals: int
     renewed_ahead: int
     waited_for_token: int
+    released: int = 0
+    expired: int = 0
+
+
+class DecisionInfo(_Out):
+    """One decision of the pool's, as `pool/explain` knows it. `account`: who was chosen, or who returns first."""
+
+    decision: str
+    at: float
+    model: str
+    account: str
+    reason: str
+    code: str | None
+    attempt: int
 
 
 class StatusResult(_Out):
@@ -442,6 +461,8 @@ class StatusResult(_Out):
     config_errors: list[ConfigError]
     gateway_url: str
     gateway_error: str
+    in_flight: int = 0  # requests that were begun and have not ended
+    decisions: list[DecisionInfo] = []  # the newest first
 
 
 class QuotaParams(_In):
@@ -450,7 +471,8 @@ class QuotaParams(_In):
 
 class QuotaEntry(_Out):
     """One account's quota for one model. `used`/`remaining`/`limit` are amounts where known, `fraction` is what
-    remains (0 to 1). `source` is "google", "refusal", "config" or "own-count"."""
+    remains (0 to 1). `source` is "google", "refusal", "config" or "own-count". `rate_per_hour`: the share that is used in
+    an hour, as lately; at that rate it is empty at `empty_at`, or has the share `unused_at_reset` left when it resets."""
 
     account: str
     model: str
@@ -464,15 +486,23 @@ class QuotaEntry(_Out):
     resets_at: float | None
     source: str
     observed_at: float
+    rate_per_hour: float | None = None
+    empty_at: float | None = None
+    unused_at_reset: float | None = None
 
 
 class QuotaAggregate(_Out):
+    """One family over all accounts; rate and outlook as of QuotaEntry."""
+
     family: str
     accounts: int
     fraction: float | None
     used: float | None
     remaining: float | None
     next_reset_at: float | None
+    rate_per_hour: float | None = None
+    empty_at: float | None = None
+    unused_at_reset: float | None = None
 
 
 class QuotaResult(_Out):
@@ -487,8 +517,20 @@ class ExplainParams(_In):
     decision: str = ""
 
 
+class LimitInfo(_Out):
+    """One known limit of an account's bucket. `what`: "requests/minute", "input tokens/minute", "requests/day" … `used`
+    is our own count. `source`: "configured", "told" by Google, "learnt" from our count, "cap" (the user's own)."""
+
+    what: str
+    limit: float
+    used: float
+    source: str
+    resets_at: float | None
+
+
 class VerdictInfo(_Out):
-    """Why an account would (not) be chosen: `verdict` is "chosen", "available" or the reason it is out."""
+    """Why an account would (not) be chosen: `verdict` is "chosen", "available" or the reason it is out. `cooldowns`: the
+    evidence of everything that reaches it, the longest first; `limits`: what is known of its bucket."""
 
     account: str
     verdict: str
@@ -496,9 +538,14 @@ class VerdictInfo(_Out):
     available: bool
     returns_at: float | None
     rank: list[float]
+    cooldowns: list[CooldownInfo] = []
+    limits: list[LimitInfo] = []
 
 
 class ExplainResult(_Out):
+    """`chosen`: the account, or None with the error word `code`. Of a recorded decision, everything is as it was at `at`;
+    `recorded` false: its verdicts were not kept (they are worked out for as many decisions as a budget allows)."""
+
     model: str
     chosen: str | None
     reason: str
@@ -508,6 +555,8 @@ class ExplainResult(_Out):
     next_return_at: float | None
     next_return_account: str | None
     code: str | None
+    decision: str = ""
+    recorded: bool = True
 
 
 # ---- pool/pause, resume, subscribe ----------------------------------------------------------------------------
@@ -602,6 +651,13 @@ class AccountRemoveResult(_Out):
     revoked: bool
     secret_left: str
     notes: list[str]
+
+
+class PinParams(_In):
+    """`model`: a glob; empty: every model. A pinned account is used before all others for what it can serve."""
+
+    account: str
+    model: str = ""
 
 
 class ClearCooldownParams(_In):

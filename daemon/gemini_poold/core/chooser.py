@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ class Chooser:
         self._methods = methods
         self._indexes: OrderedDict[tuple[object, ...], ModelIndex] = OrderedDict()
         self._sessions: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self.pins: dict[str, tuple[str, ...]] = {}  # account -> globs of models, on a person's word
 
     # ---- the choice ------------------------------------------------------------------------------------------
 
@@ -61,15 +63,15 @@ class Chooser:
         if request.pin:
             return self._choose_pinned(request, now)
         index = self.candidates(request)
-        if request.session and (kept := self._kept(request, index, now)) is not None:
-            return Choice(kept, "session", index)
+        if (self.pins or request.session) and (first := self.preferred(request, index, now)) is not None:
+            return first
         fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
         member = index.take(
             request.model, now, self._blocking_for(request), fits, least=self._blocked_for_least
         )
         if member is not None:
             return Choice(member, self.strategy, index)
-        if fits is None and (wait := self._wait(request, index, now)) is not None:
+        if fits is None and not self.pins and (wait := self._wait(request, index, now)) is not None:
             return wait
         return self._unavailable(request, index.members(), now)
 
@@ -78,8 +80,9 @@ class Chooser:
         if request.pin:
             return None
         index = self.candidates(request)
-        if request.session and (kept := self._kept(request, index, now)) is not None and kept.id != avoid:
-            return Choice(kept, "session", index)
+        first = self.preferred(request, index, now) if self.pins or request.session else None
+        if first is not None and first.member.id != avoid:
+            return first
         member = index.take(
             request.model,
             now,
@@ -88,6 +91,26 @@ class Chooser:
             least=self._blocked_for_least,
         )
         return None if member is None else Choice(member, self.strategy, index)
+
+    def preferred(self, request: Request, index: ModelIndex, now: float) -> Choice | None:
+        """Whom a person pinned, or whom the request's session stays with, where that one is free."""
+        if self.pins:
+            members = (self._roster.members[i] for i in self.pins if i in index.slots)
+            free = [
+                m
+                for m in members
+                if self.pinned(m.id, request.model)
+                and self.fits(m, request, now)
+                and self.blocked_for(m, request, now) <= now
+            ]
+            if free:
+                return Choice(min(free, key=lambda m: index.rank_of(m, now)), "pin", index)
+        kept = self._kept(request, index, now) if request.session else None
+        return None if kept is None else Choice(kept, "session", index)
+
+    def pinned(self, account_id: str, model: str) -> bool:
+        """Whether a person wants this account used for `model` before all others."""
+        return any(fnmatchcase(model, glob) for glob in self.pins.get(account_id, ()))
 
     def chose(self, request: Request, choice: Choice, now: float) -> None:
         """The request was granted as chosen: the account's rank moves on, and the session stays with it."""
@@ -133,13 +156,36 @@ class Chooser:
         """What is asked of an account beyond being free: not tried already, its token lives long enough."""
         return member.id not in request.exclude and member.token_until > now + request.min_validity_s
 
-    def blocked_until(self, member: Member, model: str, now: float, tokens: int = 0) -> float:
-        """When this account may serve `model` again; `now` or earlier means now, inf: not by time alone."""
+    def blocked_until(
+        self, member: Member, model: str, now: float, tokens: int = 0, *, reserve: float | None = None
+    ) -> float:
+        """When this account may serve `model` again; `now` or earlier means now, inf: not by time alone.
+
+        `reserve`: the share of its quota to leave alone; None is what the user wants kept for those who ask for it."""
         if not member.may_serve(now):
             return inf
         found = self.blocking(member, model, now) if self._cooldowns else None
-        paced = self._roster.paced_until(member, model, now, tokens)
+        kept = member.account.reserve if reserve is None else reserve
+        paced = self._roster.paced_until(member, model, now, tokens, reserve=kept)
         return paced if found is None or found.until < paced else found.until
+
+    def blocked_for(self, member: Member, request: Request, now: float) -> float:
+        """The same for one request: whoever asks for the account, or has it pinned, may use its reserve, too."""
+        reserve = 0.0 if self._may_use_reserve(member, request) else None
+        return self.blocked_until(member, request.model, now, request.tokens, reserve=reserve)
+
+    def kept_back(self, member: Member, request: Request, now: float) -> bool:
+        """Whether only the account's reserve is left."""
+        if not member.account.reserve or self._may_use_reserve(member, request):
+            return False
+        model, tokens = request.model, request.tokens
+        return self._roster.paced_until(member, model, now, tokens) <= now
+
+    def resting(self, member: Member, model: str, now: float) -> list[Cooldown]:
+        """Every cooldown that reaches this account and model, the longest first."""
+        return self._cooldowns.reaching(
+            account=member.id, bucket=member.bucket, backend=member.account.backend, model=model, now=now
+        )
 
     def blocking(self, member: Member, model: str, now: float) -> Cooldown | None:
         """The cooldown that keeps this account from `model` the longest."""
@@ -151,11 +197,19 @@ class Chooser:
         """The account this session stays with, empty when none."""
         return self._sessions.get((session, model), "")
 
+    def pin(self, account_id: str, models: tuple[str, ...]) -> None:
+        """Use the account before all others for these models (globs); none: no more."""
+        self.pins.pop(account_id, None)
+        if models:
+            self.pins[account_id] = models
+
     # ---- what changed ----------------------------------------------------------------------------------------
 
     def reset(self) -> None:
         """Accounts or settings changed: indexes are built anew when asked for."""
         self._indexes.clear()
+        for account_id in [i for i in self.pins if i not in self._roster.members]:
+            del self.pins[account_id]
         gone = [key for key, account_id in self._sessions.items() if account_id not in self._roster.members]
         for key in gone:
             del self._sessions[key]
@@ -173,6 +227,9 @@ class Chooser:
         if not (tokens := request.tokens):
             return self.blocked_until
         return lambda member, model, now: self.blocked_until(member, model, now, tokens)
+
+    def _may_use_reserve(self, member: Member, request: Request) -> bool:
+        return request.pin == member.id or bool(self.pins and self.pinned(member.id, request.model))
 
     def _blocked_for_least(self, member: Member, model: str, now: float) -> float:
         return self.blocked_until(member, model, now, 1)
@@ -213,7 +270,7 @@ class Chooser:
         if word:
             hint = f"gemini-pool explain {request.model}"
             return Refusal(word, f"account {member.id} may not serve this request", hint, member.id)
-        if self.fits(member, request, now) and self._blocking_for(request)(member, request.model, now) <= now:
+        if self.fits(member, request, now) and self.blocked_for(member, request, now) <= now:
             return Choice(member, "pinned", self.candidates(request))
         return self._unavailable(request, (member,), now)
 
@@ -246,7 +303,7 @@ class Chooser:
             return inf
         if not member.may_serve(now, request.min_validity_s):
             return max(member.expected_at, now + 1.0)  # its token or set-up is on the way
-        return max(self.blocked_until(member, request.model, now, request.tokens), now)
+        return max(self.blocked_for(member, request, now), now)
 
     def _why(self, member: Member, model: str, now: float) -> str:
         found = self.blocking(member, model, now)

@@ -124,6 +124,13 @@ class Cooldowns:
                 worst = found
         return worst
 
+    def reaching(self, *, account: str, bucket: str, backend: str, model: str, now: float) -> list[Cooldown]:
+        """Every cooldown in force that keeps this account from this model, the longest first."""
+        if not self._by_key:
+            return []
+        found = (self._by_key.get(key) for key in _keys(account, bucket, backend, model))
+        return sorted((c for c in found if c is not None and c.until > now), key=lambda c: -c.until)
+
     def start(self, key: Key, outcome: Outcome, now: float, *, trickle: bool = True) -> Cooldown:
         """Begin or extend the rest of `key` because of `outcome`. `trickle`: come back by one request at a time."""
         old = self._by_key.get(key)

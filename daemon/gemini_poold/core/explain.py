@@ -1,4 +1,4 @@
-"""Why: every account's verdict for a request, now or at a recorded decision. A dry run that changes nothing.
+"""Why: every account's verdict for a request, now or as a recorded decision saw it. A dry run that changes nothing.
 
 The pool's own path never asks this; it looks at the accounts it needs. Here all of them are looked at.
 """
@@ -6,29 +6,21 @@ The pool's own path never asks this; it looks at the accounts it needs. Here all
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
+from .chooser import Choice
+from .decisions import Decision, standing
 from .health import ERROR_WORD, HELD
-from .member import Member
-from .model import AccountState, Refusal, Request
-from .state import Decision, Pool
+from .model import Refusal, Request
+from .state import Pool
+from .verdicts import Verdict, ordered, verdicts
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One account's standing. `verdict`: "chosen", "available", or the word for what keeps it out."""
-
-    account_id: str
-    verdict: str
-    reason: str
-    available: bool
-    returns_at: float | None
-    rank: tuple[float, ...]
+__all__ = ["Explanation", "Verdict", "explain", "explain_decision"]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The choice, every verdict (best first), and who returns first when nobody is free."""
+    """The choice, every verdict (best first), and who returns first when nobody is free. `recorded`: the verdicts are
+    those of the instant `at`; False: they were not kept, and there are none."""
 
     model: str
     at: float
@@ -39,115 +31,54 @@ class Explanation:
     verdicts: tuple[Verdict, ...]
     next_return_at: float | None
     next_return_account: str | None
+    decision: str = ""
+    recorded: bool = True
 
 
 def explain(pool: Pool, request: Request, now: float) -> Explanation:
     """What would be chosen for `request` at `now`, and why."""
-    verdicts = [_verdict(pool, member, request, now) for member in pool.members.values()]
-    free = sorted((v for v in verdicts if v.available), key=lambda v: v.rank)
-    chosen, reason = _choose(pool, request, free)
-    shown = sorted(
-        (_mark(v, chosen) for v in verdicts),
-        key=lambda v: (v.account_id != chosen, not v.available, v.rank, v.returns_at or inf),
-    )
-    waits = [(v.returns_at, v.account_id) for v in verdicts if v.returns_at is not None]
-    first = min(waits, default=(None, None)) if chosen is None else (None, None)
+    found = verdicts(pool.chooser, pool.members.values(), request, now, limits=True)
+    chosen, reason = _choose(pool, request, [v for v in found if v.available], now)
+    waits = [] if chosen else [(v.returns_at, v.account_id) for v in found if v.returns_at is not None]
+    next_at, next_account = min(waits) if waits else (None, None)
     code = None if chosen else _code(pool, request, waits, now)
     if code == "all_cooling_down":
-        reason = f"{first[1]} returns first"
-    return Explanation(request.model, now, pool.strategy, chosen, reason, code, tuple(shown), *first)
-
-
-def explain_decision(pool: Pool, decision: Decision, now: float) -> Explanation:
-    """A recorded choice. Who else was out, and why, is told as far as it is still remembered."""
-    verdicts = [
-        Verdict(decision.account_id, "chosen", decision.reason, True, None, ()),
-        *(
-            _verdict_then(pool, member, decision)
-            for member in pool.members.values()
-            if member.id != decision.account_id
-        ),
-    ]
-    del now
+        reason = f"{next_account} returns first"
     return Explanation(
-        decision.request.model, decision.at, pool.strategy, decision.account_id, decision.reason, None,
-        tuple(verdicts), None, None,
+        request.model, now, pool.strategy, chosen, reason, code, ordered(found, chosen), next_at, next_account
+    )
+
+
+def explain_decision(decision: Decision) -> Explanation:
+    """A recorded decision, as it was."""
+    served = not decision.code
+    first = None if decision.until is None else decision.account_id
+    return Explanation(
+        decision.request.model, decision.at, decision.strategy, decision.account_id if served else None,
+        decision.reason, decision.code or None, standing(decision), decision.until, first, decision.id,
+        decision.verdicts is not None,
     )  # fmt: skip
 
 
-def _choose(pool: Pool, request: Request, free: list[Verdict]) -> tuple[str | None, str]:
+def _choose(pool: Pool, request: Request, free: list[Verdict], now: float) -> tuple[str | None, str]:
     if pool.paused or not free:
         return None, "the pool is paused" if pool.paused else "nobody is free"
-    ids = {v.account_id for v in free}
     if request.pin:
-        return (request.pin, "pinned") if request.pin in ids else (None, f"{request.pin} is not free")
-    kept = pool.chooser.session_account(request.session, request.model) if request.session else ""
-    if kept in ids:
-        return kept, "session"
-    return free[0].account_id, pool.strategy
-
-
-def _mark(verdict: Verdict, chosen: str | None) -> Verdict:
-    if verdict.account_id != chosen:
-        return verdict
-    return Verdict(verdict.account_id, "chosen", verdict.reason, True, None, verdict.rank)
+        return request.pin, "pinned"
+    first = pool.chooser.preferred(request, pool.chooser.candidates(request), now)
+    if first is not None:
+        return first.member.id, first.reason
+    return min(free, key=lambda v: v.rank).account_id, pool.strategy
 
 
 def _code(pool: Pool, request: Request, waits: list[tuple[float, str]], now: float) -> str | None:
-    if waits and not pool.paused:
+    if pool.paused:
+        return "overloaded"
+    if waits:
         return "all_cooling_down"
-    refusal = pool.acquire(request, now)  # nobody is free, so this reserves nothing
-    return refusal.code if isinstance(refusal, Refusal) else "all_cooling_down"
+    answer = pool.chooser.choose(request, now)  # nobody is free, so this chooses nobody
+    assert not isinstance(answer, Choice)
+    return answer.code if isinstance(answer, Refusal) else "all_cooling_down"
 
 
-def _verdict(pool: Pool, member: Member, request: Request, now: float) -> Verdict:
-    word = pool.chooser.forbids(member.account, request)
-    if word:
-        return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
-    if not member.account.enabled or member.paused or member.state in HELD:
-        state = member.shown_state
-        return Verdict(member.id, state.value, member.reason or state.value, False, None, ())
-    if not member.may_serve(now, request.min_validity_s):
-        expected = max(member.expected_at, now)
-        return Verdict(
-            member.id, _waiting_word(member), member.reason or "token on its way", False, expected, ()
-        )
-    if member.id in request.exclude:
-        return Verdict(member.id, "excluded", "the request excludes it", False, None, ())
-    until = pool.chooser.blocked_until(member, request.model, now)
-    rank = pool.chooser.candidates(request).rank_of(member, now)
-    if until <= now:
-        return Verdict(member.id, "available", _standing(member, now), True, None, rank)
-    cooldown = pool.chooser.blocking(member, request.model, now)
-    if cooldown is None:
-        return Verdict(member.id, "pacing", "kept below its known limit", False, until, rank)
-    source = f"{'told' if cooldown.told else 'guessed'} by {cooldown.source or cooldown.kind}"
-    return Verdict(member.id, "cooling", f"{cooldown.reason or cooldown.kind} ({source})", False, until, rank)
-
-
-def _verdict_then(pool: Pool, member: Member, decision: Decision) -> Verdict:
-    word = pool.chooser.forbids(member.account, decision.request)
-    if word:
-        return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
-    cooldown = pool.chooser.blocking(member, decision.request.model, decision.at)
-    if cooldown is not None and cooldown.since <= decision.at:
-        return Verdict(member.id, "cooling", cooldown.reason or cooldown.kind, False, cooldown.until, ())
-    if member.state in HELD and member.since_at <= decision.at:
-        return Verdict(member.id, member.state.value, member.reason or member.state.value, False, None, ())
-    return Verdict(member.id, "available", "ranked behind, or no longer remembered", True, None, ())
-
-
-def _waiting_word(member: Member) -> str:
-    return member.state.value if member.state is not AccountState.READY else "token_expired"
-
-
-def _standing(member: Member, now: float) -> str:
-    return f"priority {member.account.priority}, health {member.health.score(now):.2f}"
-
-
-_WORDS = {
-    "no_account_for_model": "its models, backend, form or data class do not fit",
-    "needs_paid": "paid, and the request may not cost",
-    "not_lent": "its secret is not lent",
-}
 assert set(ERROR_WORD) == HELD  # every held state has a word

@@ -8,9 +8,10 @@ from .member import Member
 from .model import PoolEvent, Row, TotalRow
 
 TOTALS = (
-    "requests", "answered", "failed", "cancelled", "rotations", "absorbed", "renewals", "renewed_ahead",
-    "waited_for_token",
+    "requests", "answered", "failed", "cancelled", "released", "expired", "rotations", "absorbed", "renewals",
+    "renewed_ahead", "waited_for_token",
 )  # fmt: skip
+ENDS = ("answered", "failed", "cancelled", "released", "expired")  # each request ends as one of them
 
 
 class Journal:
@@ -32,6 +33,16 @@ class Journal:
     def count(self, name: str, by: int = 1) -> None:
         self.totals[name] = self.totals.get(name, 0) + by
         self._totals.add(name)
+
+    @property
+    def open(self) -> int:
+        """Requests that were begun and have not ended."""
+        return self.totals["requests"] - sum(self.totals[name] for name in ENDS)
+
+    def lost(self) -> None:
+        """After a restart: what was under way when the last run ended never ends; nobody knows what came of it."""
+        if self.open > 0:
+            self.count("expired", self.open)
 
     def mark_member(self, account_id: str) -> None:
         self._members.add(account_id)

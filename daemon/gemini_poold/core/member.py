@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .health import Event, Health, next_state
 from .model import Account, AccountRow, AccountState, Backend, CounterRow
-from .pacing import Cap, Pace
+from .pacing import Cap, Pace, Share
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class Member:
     order: int
     state: AccountState = AccountState.STARTING
     paused: bool = False
+    pinned: tuple[str, ...] = ()  # globs of models that it is used for before all others
     reason: str = ""
     hint: str = ""
     url: str = ""
@@ -46,6 +47,7 @@ class Member:
     counters: dict[str, Counter] = field(default_factory=dict)
     cap: Cap | None = None
     book: dict[str, Pace] = field(default_factory=dict)  # by model; shared by all members of the bucket
+    shares: dict[str, Share] = field(default_factory=dict)  # by model; what Google says is left
     secret: str = ""  # names the secret in use: what an account was refused for may be over with another one
     in_flight: int = 0
     last_used_at: float = 0.0

@@ -174,6 +174,7 @@ class Wait:
     until: float
     account_id: str
     reason: str
+    decision: str = field(default="", compare=False)  # where it is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,7 @@ class Refusal:
     reason: str
     hint: str = ""
     account_id: str = ""
+    decision: str = field(default="", compare=False)  # where it is recorded
 
 
 class Kind(StrEnum):
@@ -372,7 +374,32 @@ class BoundRow:
     gone: bool = False
 
 
-Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow | BoundRow
+@dataclass(frozen=True, slots=True)
+class PinRow:
+    """A person wants this account used before all others for these models (globs, a space between)."""
+
+    account_id: str
+    models: str
+    at: float
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """One bucket as Google told it at `at`; `core.quota.QuotaReading` says what each means."""
+
+    account_id: str
+    model: str
+    token_type: str
+    at: float
+    fraction: float
+    remaining: float | None
+    limit: float | None
+    resets_at: float | None
+    gone: bool = False
+
+
+Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow | BoundRow | PinRow | QuotaRow
 
 
 @dataclass(frozen=True, slots=True)

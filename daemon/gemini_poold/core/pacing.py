@@ -7,7 +7,8 @@ of requests, here are input tokens a minute, days (they end at Pacific midnight)
 from __future__ import annotations
 
 from collections import deque
-from math import inf, nextafter
+from math import ceil, inf, nextafter
+from typing import NamedTuple
 
 from .evenly import MINUTE_S
 from .model import DailyCap, Limits, PaceRow
@@ -18,7 +19,31 @@ _KEPT_S = 90.0  # how long what was sent is remembered
 _MOST = 5_000
 _ALPHA = 0.2  # weight of the newest answer in the mean of tokens
 _SLACK_S = 0.1
+_SOURCES = {
+    Source.NOWHERE: "learnt", Source.COUNTED: "learnt", Source.TOLD: "told", Source.CONFIGURED: "configured",
+}  # fmt: skip
 _SPARE = 1.1  # an estimate may be so much too small before a refusal tells us
+
+
+class Known(NamedTuple):
+    """One limit as far as it is known. `what`: e.g. "requests/minute". `source`: "configured", "told" by Google, "learnt",
+    or "cap", the user's own. `resets_at`: None where windows slide."""
+
+    what: str
+    limit: float
+    used: float
+    source: str
+    resets_at: float | None = None
+
+
+class Share(NamedTuple):
+    """What Google said is left of one account's quota for a model (0 to 1), until when."""
+
+    fraction: float
+    resets_at: float
+
+    def free_at(self, now: float, reserve: float) -> float:
+        return self.resets_at if self.fraction <= reserve and self.resets_at > now else 0.0
 
 
 class Pace:
@@ -98,19 +123,44 @@ class Pace:
             self._sent.extend([row.at, row.recent_tokens / row.recent] for _ in range(row.recent))
         self._limit_tokens(row.tpm if self.limits.tpm is None else self.limits.tpm)
 
-    def free_at(self, now: float, tokens: int = 0) -> float:
-        """From when on one more request (of so many input tokens) keeps every limit; `now` or earlier means now."""
+    def free_at(self, now: float, tokens: int = 0, reserve: float = 0.0) -> float:
+        """From when on one more request (of so many input tokens) keeps every limit and leaves the share `reserve` of it
+        alone; `now` or earlier means now."""
         window = self.window
-        at = 0.0 if window.limit is None else window.free_at(self._sent, now)
+        at = 0.0
+        if window.limit is not None:
+            at = window.free_at(self._sent, now, kept(window.limit, reserve) if reserve else 0)
         if self._tpm is not None:
-            at = max(at, self._tokens_free_at(now, (tokens * self._ratio or self._mean) * _SPARE))
+            need = (tokens * self._ratio or self._mean) * _SPARE
+            at = max(at, self._tokens_free_at(now, need + reserve * self._tpm if reserve else need))
         rpd = self._rpd
         if rpd is not None:
             if rpd <= 0:
                 return inf
+            if reserve:
+                rpd -= kept(rpd, reserve)
             if self._day_count >= rpd and now < self._day_ends_at:
                 at = max(at, self._day_ends_at)
         return at
+
+    def known_limits(self, now: float) -> tuple[Known, ...]:
+        """Every limit that is known, with our own count of what it has taken."""
+        out: list[Known] = []
+        window = self.window
+        if window.limit is not None:
+            name = "minute" if window.width_s == MINUTE_S else f"{window.width_s:.3g} s"
+            used, ends_at = window.taken(self._sent, now)
+            out.append(Known(f"requests/{name}", window.limit, used, _SOURCES[window.source], ends_at))
+        if self._tpm is not None:
+            self._tokens_free_at(now, 0.0)  # what is older than a minute is dropped
+            source = "configured" if self._tpm == self.limits.tpm else "told"
+            out.append(Known("input tokens/minute", self._tpm, max(0.0, round(self._token_sum)), source))
+        if self._rpd is not None:
+            source = "configured" if self._rpd == self.limits.rpd else "learnt"
+            begun = now < self._day_ends_at
+            ends_at = self._day_ends_at if begun else next_midnight(now)
+            out.append(Known("requests/day", self._rpd, self._day_count if begun else 0, source, ends_at))
+        return tuple(out)
 
     def spend(self, now: float, tokens: int = 0) -> float:
         """Count a request that is about to be sent; `tokens`: an estimate, 0 when there is none. Returns the instant that
@@ -247,11 +297,30 @@ class Cap:
         )
         return self._day_ends_at if full else 0.0
 
+    def known(self, now: float) -> tuple[Known, ...]:
+        """The caps there are, and what of them is used."""
+        begun = now < self._day_ends_at
+        ends_at = self._day_ends_at if begun else next_midnight(now)
+        caps = (
+            ("requests/day", self.cap.requests, self._requests),
+            ("tokens/day", self.cap.tokens, self._tokens),
+        )
+        return tuple(
+            Known(what, cap, used if begun else 0, "cap", ends_at)
+            for what, cap, used in caps
+            if cap is not None
+        )
+
     def spend(self, now: float, *, requests: int = 0, tokens: int = 0) -> None:
         if now >= self._day_ends_at:
             self._day_ends_at, self._requests, self._tokens = next_midnight(now), 0, 0
         self._requests += requests
         self._tokens += tokens
+
+
+def kept(limit: int, reserve: float) -> int:
+    """How many of `limit` a reserve keeps: its share rounded up, but never all of a small limit."""
+    return limit if reserve >= 1.0 else max(0, min(limit - 1, ceil(limit * reserve)))
 
 
 def tightest(first: Limits, second: Limits) -> Limits:

@@ -17,6 +17,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from .model import QuotaRow
+from .pacing import Known, Share
+from .quota_history import QuotaHistory
+
 NEAR = 0.2  # gemini-cli warns at 80 % used
 EARLIEST_S = 60.0  # Google's clients do not ask more often than every 30 to 60 s
 IDLE_S = 1_800.0  # an account nobody used for so long …
@@ -83,6 +87,27 @@ class Aggregate:
     used: float | None
     remaining: float | None
     next_reset_at: float | None
+    rate: float | None = None  # share a second, the mean of those that are known
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where it goes at this rate: empty at an instant before the reset, or this share unused when it resets."""
+
+    empty_at: float | None = None
+    unused: float | None = None
+
+
+def outlook(fraction: float | None, rate: float | None, resets_at: float | None, now: float) -> Outlook:
+    """`rate`: share a second. Nothing is said where nothing is known, or where nothing is left."""
+    if not fraction or rate is None:
+        return Outlook()
+    empty_at = now + fraction / rate if rate > 0 else None
+    if resets_at is None or resets_at <= now:
+        return Outlook(empty_at)
+    if empty_at is not None and empty_at < resets_at:
+        return Outlook(empty_at)
+    return Outlook(None, max(0.0, fraction - max(0.0, rate) * (resets_at - now)))
 
 
 def reading(
@@ -126,14 +151,30 @@ class Quotas:
 
     def __init__(self) -> None:
         self._by_account: dict[str, dict[tuple[str, str], QuotaReading]] = {}
+        self.history = QuotaHistory()
+
+    def restore(self, rows: Iterable[QuotaRow]) -> None:
+        """Take back what an earlier run read: the last good value of each bucket, with its age, and how it went."""
+        for row in self.history.restore(rows):
+            self._by_account.setdefault(row.account_id, {})[row.model, row.token_type] = QuotaReading(
+                row.account_id, row.model, row.at, row.fraction, row.remaining, row.limit, row.resets_at, row.token_type
+            )  # fmt: skip
 
     def seen(self, account_id: str, readings: Iterable[QuotaReading]) -> None:
         """Take a new answer of Google's; it replaces the account's last one."""
         self._by_account[account_id] = {(r.model, r.token_type): r for r in readings}
+        for r in self._by_account[account_id].values():
+            if r.fraction is not None and r.entitled:
+                self.history.add(
+                    QuotaRow(
+                        account_id, r.model, r.token_type, r.observed_at, r.fraction, r.remaining, r.limit, r.resets_at
+                    )
+                )  # fmt: skip
 
     def forget(self, account_ids: Iterable[str]) -> None:
         for account_id in account_ids:
             self._by_account.pop(account_id, None)
+            self.history.forget((account_id,))
 
     def last(self, account_id: str, model: str, token_type: str = "REQUESTS") -> QuotaReading | None:
         return self._by_account.get(account_id, {}).get((model, token_type))
@@ -149,14 +190,37 @@ class Quotas:
     def observed_at(self, account_id: str) -> float | None:
         return min((r.observed_at for r in self.of(account_id)), default=None)
 
+    def shares(self, account_id: str, now: float) -> dict[str, Share]:
+        """What is left for each model, by the tightest of its variants and token types, until when."""
+        found: dict[str, Share] = {}
+        for r in self.of(account_id):
+            if r.speaks(now) and r.fraction is not None and r.resets_at is not None:
+                known = found.get(r.base_model)
+                if known is None or r.fraction < known.fraction:
+                    found[r.base_model] = Share(r.fraction, r.resets_at)
+        return found
+
     def tightest(self, account_id: str, now: float) -> float | None:
         """The smallest fraction that remains of anything, None when nothing is known."""
         found = [r.fraction for r in self.of(account_id) if r.speaks(now) and r.fraction is not None]
         return min(found, default=None)
 
 
+def own_count(account_id: str, model: str, known: Known, now: float) -> QuotaReading:
+    """A day's limit that Google does not report, by our own count."""
+    left = max(0.0, known.limit - known.used)
+    source = "config" if known.source == "configured" else "own-count"
+    return QuotaReading(
+        account_id, model, now, left / known.limit if known.limit else 0.0, left, known.limit, known.resets_at,
+        window="day", source=source,
+    )  # fmt: skip
+
+
 def aggregate(
-    readings: Iterable[QuotaReading], now: float, bucket_of: Callable[[str], str] = lambda account: account
+    readings: Iterable[QuotaReading],
+    now: float,
+    bucket_of: Callable[[str], str] = lambda account: account,
+    rate_of: Callable[[QuotaReading], float | None] = lambda reading: None,  # noqa: ARG005 - none is known
 ) -> list[Aggregate]:
     """One aggregate per family, newest first. Accounts that share a bucket count once in shares and amounts."""
     families: dict[str, dict[str, list[QuotaReading]]] = {}
@@ -168,28 +232,34 @@ def aggregate(
             if all((r.model, r.token_type) != (other.model, other.token_type) for other in bucket):
                 bucket.append(r)
     return [
-        _aggregate(family, len(accounts[family]), list(families[family].values()), now)
+        _aggregate(family, len(accounts[family]), list(families[family].values()), now, rate_of)
         for family in sorted(families, key=family_order)
     ]
 
 
 def _aggregate(
-    family: str, accounts: int, buckets: Sequence[Sequence[QuotaReading]], now: float
+    family: str,
+    accounts: int,
+    buckets: Sequence[Sequence[QuotaReading]],
+    now: float,
+    rate_of: Callable[[QuotaReading], float | None],
 ) -> Aggregate:
-    shares = [s for s in (_share(bucket, now) for bucket in buckets) if s is not None]
+    tightest = [r for r in (_tightest(bucket, now) for bucket in buckets) if r is not None]
+    shares = [r.fraction for r in tightest if r.fraction is not None]
+    rates = [rate for rate in map(rate_of, tightest) if rate is not None]
     known = [r for bucket in buckets for r in bucket]
     used = [r.used for r in known if r.used is not None]
     remaining = [r.remaining for r in known if r.remaining is not None]
     resets = [r.resets_at for r in known if r.resets_at is not None and r.resets_at > now]
     return Aggregate(
         family, accounts, sum(shares) / len(shares) if shares else None, sum(used) if used else None,
-        sum(remaining) if remaining else None, min(resets, default=None),
+        sum(remaining) if remaining else None, min(resets, default=None), sum(rates) / len(rates) if rates else None,
     )  # fmt: skip
 
 
-def _share(bucket: Iterable[QuotaReading], now: float) -> float | None:
+def _tightest(bucket: Iterable[QuotaReading], now: float) -> QuotaReading | None:
     """What remains of a family in one bucket is what remains of its tightest model."""
-    return min((r.fraction for r in bucket if r.speaks(now) and r.fraction is not None), default=None)
+    return min((r for r in bucket if r.speaks(now)), key=lambda r: r.fraction or 0.0, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from .affinity import Bindings
 from .evenly import MINUTE_S
@@ -26,6 +27,7 @@ from .model import (
     Limits,
     Outcome,
     PaceRow,
+    PinRow,
     Request,
     Row,
     Scope,
@@ -54,6 +56,7 @@ class _Past:
     account: AccountRow | None = None
     discovery: DiscoveryRow | None = None
     counters: dict[str, CounterRow] = field(default_factory=dict)
+    pinned: tuple[str, ...] = ()
 
 
 class Roster:
@@ -102,6 +105,8 @@ class Roster:
                     self._past_of(row.account_id).counters[row.model] = row
                 case DiscoveryRow():
                     self._past_of(row.account_id).discovery = row
+                case PinRow():
+                    self._past_of(row.account_id).pinned = tuple(row.models.split())
                 case BoundRow():
                     self.bound.restore(row)
                 case PaceRow():
@@ -127,17 +132,24 @@ class Roster:
         self._touched.clear()
         return rows
 
-    def paced_until(self, member: Member, model: str, now: float, tokens: int = 0) -> float:
-        """When the limits that are known of the member's bucket, and its daily cap, let it send one more request."""
+    def paced_until(
+        self, member: Member, model: str, now: float, tokens: int = 0, *, reserve: float = 0.0
+    ) -> float:
+        """When the limits that are known of the member's bucket, and its daily cap, let it send one more request that
+        leaves the share `reserve` of each limit alone."""
+        if reserve >= 1.0:  # all of it, known or not
+            return inf
         pace = member.book.get(model)
         if pace is None:
             until = (
-                self._open(member, model, now).free_at(now, tokens)
+                self._open(member, model, now).free_at(now, tokens, reserve)
                 if member.bucket in self._limits or (member.bucket, model) in self._kept
                 else 0.0
             )
         else:
-            until = pace.free_at(now, tokens)
+            until = pace.free_at(now, tokens, reserve)
+        if reserve and model in member.shares:
+            until = max(until, member.shares[model].free_at(now, reserve))
         return until if member.cap is None else max(until, member.cap.free_at(now))
 
     def spend(self, member: Member, request: Request, now: float) -> float:
@@ -229,6 +241,8 @@ class Roster:
         for model, counter in member.counters.items():
             self._journal.add_row(replace(counter.row(member.id, model), gone=True))
         self._journal.add_row(DiscoveryRow(member.id, "", "", "", "", 0.0, gone=True))
+        if member.pinned:
+            self._journal.add_row(PinRow(member.id, "", 0.0, gone=True))
 
     def _regroup(self) -> None:
         self._limits.clear()
@@ -265,6 +279,7 @@ def _cap(account: Account) -> Cap | None:
 
 def _recall(member: Member, past: _Past) -> None:
     row = past.account
+    member.pinned = past.pinned
     if row is not None:
         h = member.health
         h.success, h.latency_s, h.failures = row.success, row.latency_s, row.failures

@@ -8,14 +8,14 @@ survive a restart is taken with `take_rows()`, what is worth telling with `take_
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import NamedTuple
+from types import MappingProxyType
 
 from .chooser import Choice, Chooser
 from .cooldown import Cooldowns, Key, key_of
+from .decisions import Decision, Decisions
 from .health import HELD, Event
 from .journal import Journal
 from .leases import Leases, UnknownLease
@@ -29,6 +29,7 @@ from .model import (
     Kind,
     Lease,
     Outcome,
+    PinRow,
     PoolEvent,
     Refusal,
     Request,
@@ -39,26 +40,16 @@ from .model import (
     Usage,
     Wait,
 )
+from .pacing import Share
 from .roster import Changes, Roster
 from .strategy import Rng
 
 __all__ = ["Changes", "Decision", "Pool", "UnknownLease"]
 
-_MAX_DECISIONS = 1_000
 _MAX_FAULTS = 4  # 5xx and network failures one request may meet before its client is told
 _MAX_ATTEMPTS = 30
 _REFUSALS = frozenset({Kind.RATE, Kind.DAILY, Kind.CAPACITY})
 _FAULTS = frozenset({Kind.TRANSIENT, Kind.UNAUTHENTICATED})
-
-
-class Decision(NamedTuple):
-    """A recorded choice."""
-
-    id: str
-    request: Request
-    at: float
-    account_id: str
-    reason: str
 
 
 class Pool:
@@ -93,7 +84,7 @@ class Pool:
             methods=methods or {},
         )
         self.leases = Leases()
-        self.decisions: OrderedDict[str, Decision] = OrderedDict()
+        self.decisions = Decisions(self.chooser, prefix=prefix)
         self._serial = 0
 
     @property
@@ -120,6 +111,8 @@ class Pool:
         changes = self.roster.configure(accounts, now, restarted)
         for account_id in changes.removed:
             self.cooldowns.clear(account=account_id)
+        for account_id in changes.added:
+            self.chooser.pin(account_id, self.members[account_id].pinned)
         self.chooser.reset()
         return changes
 
@@ -135,6 +128,7 @@ class Pool:
                 self.cooldowns.restore(row, now)
             elif isinstance(row, TotalRow):
                 self.journal.totals[row.name] = row.value
+        self.journal.lost()
         self.roster.remember(rows)
 
     # ---- leases ----------------------------------------------------------------------------------------------
@@ -147,7 +141,8 @@ class Pool:
             return Refusal("overloaded", "the pool is paused", "gemini-pool resume")
         choice = self.chooser.choose(request, now)
         if not isinstance(choice, Choice):
-            return choice
+            decision = self.decisions.add_unserved(choice, self.members, request, now)
+            return replace(choice, decision=decision) if decision else choice
         return self._grant(request, choice, now, owner=owner, detached=detached)
 
     def acquire_beside(
@@ -188,9 +183,24 @@ class Pool:
             self.journal.count("requests")
         self.journal.count("failed")
 
-    def release(self, lease_id: str, now: float) -> Lease:
-        """End a lease that was not used."""
+    def withdraw(self, request: Request) -> None:
+        """Its client goes away between two attempts."""
+        if request.attempt > 1:  # else it was never granted, so not counted
+            self.journal.count("cancelled")
+
+    def lapse(self) -> None:
+        """A client was told when to try a request again, and did not."""
+        self.journal.count("expired")
+
+    def resume(self) -> None:
+        """A request whose lease ran out goes on all the same: from here on it counts as another one."""
+        self.journal.count("requests")
+
+    def release(self, lease_id: str, now: float, *, ended: bool = True) -> Lease:
+        """End a lease that was not used. `ended` False: its request is tried again at once."""
         lease = self._end(lease_id)
+        if ended:
+            self.journal.count("released")
         member = self.members.get(lease.account_id)
         if member is not None:
             blocked_until = self._blocked_until(member, lease.request.model, now)
@@ -207,12 +217,14 @@ class Pool:
         freed = [lease for lease in self.leases.of_owner(owner) if not lease.detached]
         for lease in freed:
             self._forget(lease)  # what it was used for is not known
+            self.journal.count("released")
         return len(freed)
 
     def expire(self, now: float) -> None:
         """End what ran out: leases without a report count as spent, outcome unknown."""
         for lease in self.leases.expired(now):
             self._forget(lease)
+            self.journal.count("expired")
             text = f"lease {lease.id} ran out without a report"
             self.journal.say("request", "warning", now, text, lease.account_id, lease.request.model)
         self.cooldowns.sweep(now)
@@ -264,11 +276,13 @@ class Pool:
         member = self.members.get(account_id)
         return "" if member is None else member.account.project or member.project
 
-    def quota_left(self, account_id: str, fraction: float | None) -> None:
-        """The tightest remaining fraction of the account's quota, as last read."""
+    def quota_left(
+        self, account_id: str, fraction: float | None, shares: Mapping[str, Share] = MappingProxyType({})
+    ) -> None:
+        """The tightest remaining fraction of the account's quota, as last read, and those of its models."""
         member = self.members.get(account_id)
-        if member is not None and member.health.quota != fraction:
-            member.health.quota = fraction
+        if member is not None and (member.health.quota != fraction or member.shares != shares):
+            member.health.quota, member.shares = fraction, dict(shares)
             self.chooser.touch((member,))
 
     # ---- what people say -------------------------------------------------------------------------------------
@@ -283,6 +297,16 @@ class Pool:
         member = self.roster.members[account_id]
         member.paused = paused
         self.journal.mark_member(account_id)
+        self.journal.say("account", "info", now, text, account_id)
+        self.chooser.touch((member,))
+
+    def pin(self, account_id: str, now: float, *, models: tuple[str, ...]) -> None:
+        """Use this account before all others for these models (globs); none: no more. Raises KeyError."""
+        member = self.roster.members[account_id]
+        member.pinned = models
+        self.chooser.pin(account_id, models)
+        self.journal.add_row(PinRow(account_id, " ".join(models), now, gone=not models))
+        text = f"pinned for {', '.join(models)}" if models else "unpinned"
         self.journal.say("account", "info", now, text, account_id)
         self.chooser.touch((member,))
 
@@ -323,6 +347,7 @@ class Pool:
 
     def _grant(self, request: Request, choice: Choice, now: float, *, owner: str, detached: bool) -> Grant:
         member, reason, _ = choice
+        verdicts = self.decisions.look(self.members, request, now)
         self._serial += 1
         serial = f"{self._prefix}{self._serial:x}"
         member.last_used_at, member.used_seq = now, self._serial
@@ -344,9 +369,9 @@ class Pool:
             serial, request, member.id, owner, now, ends_at, serial, request.attempt, detached, sent_at
         )
         self.leases.add(lease)
-        self.decisions[serial] = Decision(serial, request, now, member.id, reason)
-        if len(self.decisions) > _MAX_DECISIONS:
-            self.decisions.popitem(last=False)
+        self.decisions.add(
+            Decision(serial, request, now, member.id, reason, self.chooser.strategy, verdicts=verdicts)
+        )
         return Grant(lease, member.account, reason)
 
     def _lease_end(self, request: Request, account_id: str, now: float) -> float:

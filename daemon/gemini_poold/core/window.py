@@ -135,11 +135,18 @@ class Window:
 
     # ---- deciding --------------------------------------------------------------------------------------------
 
-    def free_at(self, sent: Sent, now: float) -> float:
-        """When one more request fits; `now` or earlier means now."""
+    def taken(self, sent: Sent, now: float) -> tuple[int, float | None]:
+        """How many of the limit are taken by our own count, and when a fixed window ends; None: it slides."""
+        used = sum(1 for at, _ in sent if self._leaves_at(at) > now)
+        fixed = self.anchor is not None and self._even is None
+        return used, self._leaves_at(now) if fixed and used else None
+
+    def free_at(self, sent: Sent, now: float, kept: int = 0) -> float:
+        """When one more request fits and leaves `kept` of the limit alone; `now` or earlier means now."""
         limit = self.limit
         if limit is None:
             return 0.0
+        limit -= kept
         if self._hold_at:
             return self._hold_at
         if self._even is not None:
@@ -149,7 +156,7 @@ class Window:
         if limit <= 0:
             return inf
         at = max(self._leaves_at(sent[-limit][0]), self._open_at)
-        if at > now and not self._probe_at:
+        if at > now and not self._probe_at and not kept:
             early_at = at if self.anchor is None or self.named else self.anchor - _EARLIER * self.width_s
             return (
                 min(at, max(self._beyond_at, early_at))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from gemini_pool import wire
 from gemini_pool.errors import PoolError
 
+from ..core.member import Member
 from ..core.model import AccountState
 from .caller import Caller
 from .services import Services
@@ -68,6 +69,41 @@ async def clear_cooldown(
     return wire.ClearCooldownResult(cleared, revived)
 
 
+async def pin(s: Services, _caller: Caller, params: wire.PinParams) -> wire.Empty:
+    """Use the account before all others for one more glob of models, or for all."""
+    member = _member(s, params.account)
+    if any(c.isspace() for c in params.model):
+        raise PoolError("bad_request", f"{params.model!r} is no glob of models")
+    models = (*(g for g in member.pinned if g != params.model), params.model) if params.model else ("*",)
+    return await _pinned(s, member.id, models)
+
+
+async def unpin(s: Services, _caller: Caller, params: wire.PinParams) -> wire.Empty:
+    """No more, for this glob or at all."""
+    member = _member(s, params.account)
+    left = tuple(g for g in member.pinned if g != params.model) if params.model else ()
+    if params.model and left == member.pinned:
+        raise PoolError(
+            "not_found", f"{member.id} is not pinned for {params.model!r}",
+            hint=f"it is pinned for: {' '.join(member.pinned) or 'nothing'}",
+        )  # fmt: skip
+    return await _pinned(s, member.id, left)
+
+
+async def _pinned(s: Services, account_id: str, models: tuple[str, ...]) -> wire.Empty:
+    s.broker.pool.pin(account_id, s.clock.now(), models=models)
+    await s.broker.flush()
+    s.broker.changed()
+    return wire.Empty()
+
+
+def _member(s: Services, account_id: str) -> Member:
+    member = s.broker.pool.members.get(account_id)
+    if member is None:
+        raise PoolError("not_found", f"there is no account {account_id!r}", hint="gemini-pool account list")
+    return member
+
+
 # Waits for a person: a daemon that stops waits for a code that is being spent, and not for a browser.
 WAITING = frozenset({"account/loginFinish"})
 VERBS: tuple[tuple[str, Any, Handler], ...] = (
@@ -82,5 +118,7 @@ VERBS: tuple[tuple[str, Any, Handler], ...] = (
     ("account/exportOpencode", wire.ExportOpencodeParams, through("export_opencode")),
     ("account/exportArchive", wire.ArchiveParams, through("export_archive")),
     ("account/importArchive", wire.UnarchiveParams, through("import_archive")),
+    ("account/pin", wire.PinParams, pin),
+    ("account/unpin", wire.PinParams, unpin),
     ("account/clearCooldown", wire.ClearCooldownParams, clear_cooldown),
 )

@@ -6,6 +6,7 @@ for a request over all of its attempts. Which account it is, the pool decides; w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ _DONE = frozenset({Kind.OK, Kind.CANCELLED})
 
 def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Coroutine[Any, Any, wire.Lease]:
     """A lease at once where one is free (no task, no network), else the waiting for one."""
-    known = s.requests.get(p.request) if p.request else None
+    known = s.requests.back(p.request) if p.request else None
     if known is None:
         request = _request(s, p)
         wait_s = s.config().selection.max_wait_s if p.wait_s is None else p.wait_s
@@ -55,7 +56,7 @@ def acquire(s: Services, c: Caller, p: wire.AcquireParams) -> wire.Lease | Corou
         if (lease := _handed(s, decision)) is not None:
             return lease
         # Back with it: a task that is cancelled before its first step could not give it back.
-        s.broker.release(decision.lease.id)
+        s.broker.release(decision.lease.id, ended=False)
         request = request._replace(attempt=request.attempt + 1)
     return _wait_lease(s, c, request, deadline, detached=p.detach)
 
@@ -76,7 +77,7 @@ def _handed(s: Services, grant: Grant) -> wire.Lease | None:
     try:
         return lease_of(s, grant)
     except BaseException:
-        s.broker.release(grant.lease.id)
+        _give_back(s, grant)
         raise
 
 
@@ -87,10 +88,16 @@ async def _with_token(s: Services, grant: Grant) -> wire.Lease:
         if (lease := lease_of(s, grant)) is not None:
             return lease
     except BaseException:
-        s.broker.release(grant.lease.id)
+        _give_back(s, grant)
         raise
-    s.broker.release(grant.lease.id)
+    _give_back(s, grant)
     raise PoolError("upstream_error", f"no valid token for {grant.account.id}", account=grant.account.id)
+
+
+def _give_back(s: Services, grant: Grant) -> None:
+    """The request ends with an error before anything was sent."""
+    s.requests.end(grant.lease.request.id)
+    s.broker.release(grant.lease.id)
 
 
 def _request(s: Services, p: wire.AcquireParams) -> Request:
@@ -155,7 +162,13 @@ async def report(s: Services, c: Caller, p: wire.ReportParams) -> wire.ReportRes
         lease.id, outcome, usage=usage_of(p.usage), first_byte_s=p.first_byte_s
     )
     if settled.renew_token:
-        await _renew(s, lease)
+        try:
+            await _renew(s, lease)
+        except asyncio.CancelledError:
+            if settled.retry and settled.request is not None:
+                s.requests.end(lease.request.id)
+                s.broker.withdraw(settled.request)
+            raise
     if settled.retry and settled.request is not None:
         return await _next(s, c, settled, detached=detached)
     s.requests.end(lease.request.id)
@@ -175,7 +188,8 @@ async def _next(s: Services, c: Caller, settled: Settled, *, detached: bool) -> 
             lease = _handed(s, decision) or await _with_token(s, decision)
             return wire.ReportResult("retry", settled.reason, lease, None)
         case Wait() if decision.until <= deadline:
-            s.requests.put(request, deadline)
+            within_s = deadline - s.clock.now()
+            s.requests.expect(request, deadline, within_s=within_s, lapse=s.broker.lapse)
             return wire.ReportResult("retry", settled.reason, None, decision.until)
     s.requests.end(request.id)
     s.broker.give_up(request)

@@ -98,6 +98,7 @@ class Server:
         if not self.draining:
             await self.drain(0.0)
         self._unsubscribe()
+        self.services.requests.close()
         for connection in list(self._connections.values()):
             connection.cancel_all()
         await self._wait_quiet(lambda: any(c.busy for c in self._connections.values()))

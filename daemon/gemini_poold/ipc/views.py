@@ -11,13 +11,16 @@ from gemini_pool.errors import PoolError
 
 from ..core import model as core
 from ..core.cooldown import Cooldown
+from ..core.decisions import MOST, Decision
 from ..core.explain import Explanation, explain, explain_decision
 from ..core.member import Counter, Member
 from ..core.model import Kind, Request, Scope
-from ..core.quota import QuotaReading, aggregate, family_of
+from ..core.quota import QuotaReading, aggregate, family_of, family_order, outlook, own_count
 from .leases import model_of
 from .services import Services
 
+_DECISIONS = 20  # so many of the newest are in the status
+_DAY_S = 86_400.0
 _OF_A_MODEL = frozenset({Scope.BACKEND_MODEL})  # told once, not with each account
 
 
@@ -40,7 +43,7 @@ def status(s: Services) -> wire.StatusResult:
             for lease in pool.leases
         ],
         queue=_queue(s, now),
-        quota=quota_entries(s, cooldowns),
+        quota=quota_entries(s, cooldowns, own=True),
         clients=[
             wire.ClientStatus(c.name, c.version, c.pid, c.connected_at, leases[c.owner], c.in_flight)
             for c in clients.values()
@@ -48,6 +51,14 @@ def status(s: Services) -> wire.StatusResult:
         config_errors=list(s.config_errors()),
         gateway_url=info.gateway_url,
         gateway_error=info.gateway_error,
+        in_flight=max(0, pool.journal.open),
+        decisions=[_decision(d) for d in pool.decisions.newest(_DECISIONS)],
+    )
+
+
+def _decision(d: Decision) -> wire.DecisionInfo:
+    return wire.DecisionInfo(
+        d.id, d.at, d.request.model, d.account_id, d.reason, d.code or None, d.request.attempt
     )
 
 
@@ -123,6 +134,8 @@ def _account(s: Services, member: Member, by_key: dict[str, list[Cooldown]], now
         models={model: _counter((counter,)) for model, counter in sorted(member.counters.items())},
         in_flight=member.in_flight,
         last_used_at=member.last_used_at or None,
+        pinned=list(member.pinned),
+        reserve=account.reserve,
     )
 
 
@@ -145,9 +158,9 @@ def _counter(counters: Iterable[Counter]) -> wire.CounterInfo:
     )
 
 
-def _cooldown(c: Cooldown) -> wire.CooldownInfo:
+def _cooldown(c: Cooldown | core.CooldownRow) -> wire.CooldownInfo:
     return wire.CooldownInfo(
-        c.scope.value, c.key, c.model, c.until, c.kind.value, c.told, c.source, c.reason, c.since
+        c.scope.value, c.key, c.model, c.until, c.kind.value, c.told, c.source, c.reason, c.since, c.strikes
     )
 
 
@@ -162,21 +175,33 @@ async def quota(s: Services, p: wire.QuotaParams) -> wire.QuotaResult:
                 await s.poller.poll_now(member.id)
     now, members = s.clock.now(), s.broker.pool.members
     families = aggregate(
-        s.poller.quotas.all(), now, lambda account: members[account].bucket if account in members else account
+        _readings(s, own=True),
+        now,
+        lambda account: members[account].bucket if account in members else account,
+        lambda reading: _rate(s, reading, now),
     )
     return wire.QuotaResult(
-        accounts=quota_entries(s, list(s.broker.pool.cooldowns.active(now))),
+        accounts=quota_entries(s, list(s.broker.pool.cooldowns.active(now)), own=True),
         families=[
-            wire.QuotaAggregate(f.family, f.accounts, f.fraction, f.used, f.remaining, f.next_reset_at)
+            wire.QuotaAggregate(
+                f.family,
+                f.accounts,
+                f.fraction,
+                f.used,
+                f.remaining,
+                f.next_reset_at,
+                *_outlook(f.fraction, f.rate, f.next_reset_at, now),
+            )
             for f in families
         ],
         errors=dict(s.poller.errors),
     )
 
 
-def quota_entries(s: Services, cooldowns: Iterable[Cooldown]) -> list[wire.QuotaEntry]:
-    """Google's readings; and where it tells none, what its refusals said: exhausted until then."""
-    readings = [r for r in s.poller.quotas.all() if r.entitled and r.account_id in s.broker.pool.members]
+def quota_entries(s: Services, cooldowns: Iterable[Cooldown], *, own: bool = False) -> list[wire.QuotaEntry]:
+    """Google's readings; and where it tells none, what its refusals said: exhausted until then. `own`: also days whose
+    limit we know, by our own count."""
+    now, readings = s.clock.now(), _readings(s, own=own)
     told = {(r.account_id, r.model) for r in readings}
     spent = [
         entry
@@ -185,14 +210,48 @@ def quota_entries(s: Services, cooldowns: Iterable[Cooldown]) -> list[wire.Quota
         for entry in _spent(s, c)
         if (entry.account, entry.model) not in told
     ]
-    return [*map(_reading, readings), *spent]
+    return [*(_reading(s, r, now) for r in readings), *spent]
 
 
-def _reading(r: QuotaReading) -> wire.QuotaEntry:
+def _readings(s: Services, *, own: bool) -> list[QuotaReading]:
+    members, now = s.broker.pool.members, s.clock.now()
+    readings = [r for r in s.poller.quotas.all() if r.entitled and r.account_id in members]
+    if not own:
+        return readings
+    told = {(r.account_id, r.base_model) for r in readings}
+    counted = [
+        own_count(member.id, model, known, now)
+        for member in members.values()
+        for model, pace in member.book.items()
+        if (member.id, model) not in told
+        for known in pace.known_limits(now)
+        if known.what == "requests/day"
+    ]
+    return sorted([*readings, *counted], key=lambda r: (*family_order(r.family), r.model, r.token_type))
+
+
+def _reading(s: Services, r: QuotaReading, now: float) -> wire.QuotaEntry:
     return wire.QuotaEntry(
         r.account_id, r.model, r.family, r.token_type, r.window, r.used, r.remaining, r.limit, r.fraction,
-        r.resets_at, r.source, r.observed_at,
+        r.resets_at, r.source, r.observed_at, *_outlook(r.fraction, _rate(s, r, now), r.resets_at, now),
     )  # fmt: skip
+
+
+def _rate(s: Services, r: QuotaReading, now: float) -> float | None:
+    """Share a second: from the readings of the last hours, or our own count's mean of the day."""
+    if r.source == "google":
+        return s.poller.quotas.history.rate(r.account_id, r.model, r.token_type, now)
+    if r.fraction is None or r.resets_at is None:
+        return None
+    return (1.0 - r.fraction) / max(_DAY_S / 24, now - (r.resets_at - _DAY_S))
+
+
+def _outlook(
+    fraction: float | None, rate: float | None, resets_at: float | None, now: float
+) -> tuple[float | None, float | None, float | None]:
+    """The last three fields of an entry."""
+    seen = outlook(fraction, rate, resets_at, now)
+    return None if rate is None else rate * 3_600.0, seen.empty_at, seen.unused
 
 
 def _spent(s: Services, c: Cooldown) -> list[wire.QuotaEntry]:
@@ -216,9 +275,11 @@ def explained(s: Services, p: wire.ExplainParams) -> wire.ExplainResult:
         decision = pool.decisions.get(p.decision)
         if decision is None:
             raise PoolError(
-                "not_found", f"no decision {p.decision!r} is remembered", hint="only the newest ones are kept"
+                "not_found",
+                f"no decision {p.decision!r} is remembered",
+                hint=f"the newest {MOST} are, until the daemon ends; gemini-pool top shows the last ones",
             )
-        return _explanation(explain_decision(pool, decision, now))
+        return _explanation(explain_decision(decision))
     if not p.model:
         raise PoolError(
             "bad_request", "explain needs a model or a decision", hint="gemini-pool explain MODEL"
@@ -241,12 +302,16 @@ def _explanation(e: Explanation) -> wire.ExplainResult:
                 v.available,
                 _finite(v.returns_at),
                 [float(r) for r in v.rank],
+                [_cooldown(c) for c in v.cooldowns],
+                [wire.LimitInfo(*known) for known in v.limits],
             )
             for v in e.verdicts
         ],
         next_return_at=_finite(e.next_return_at),
         next_return_account=e.next_return_account,
         code=e.code,
+        decision=e.decision,
+        recorded=e.recorded,
     )
 
 

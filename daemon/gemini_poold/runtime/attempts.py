@@ -81,7 +81,7 @@ class Attempts:
     """The life of one call. `lease` is None whenever none is held."""
 
     __slots__ = (
-        "_broker", "_clock", "_keeper", "account", "backend", "call", "cleaned", "count", "credential", "emptied", "first_byte_s",
+        "_broker", "_clock", "_keeper", "account", "backend", "between", "call", "cleaned", "count", "credential", "emptied", "first_byte_s",
         "generation", "lease", "refused", "renewed", "request", "sent_at", "uncarried", "wait_s",
     )  # fmt: skip
 
@@ -104,12 +104,13 @@ class Attempts:
         self.cleaned = False  # the history was cleaned after Google called a signature corrupted
         self.emptied = False  # a stream without events was repeated
         self.refused: tuple[int, str] | None = None  # Google's last refusal: status and body
+        self.between = False  # an attempt is over, and the next one has not been asked for
         self.uncarried: PoolError | None = None  # why some backend cannot take the body
 
     async def acquire(self, backends: Mapping[core.Backend, Backend]) -> None:
         """Take a lease, waiting for it within the call's deadline. Raises PoolError."""
         began = self._clock.monotonic()
-        self.call.waiting = True
+        self.call.waiting, self.between = True, False
         try:
             grant = await self._broker.acquire(
                 self.request, owner=self.call.owner, wait_until=self.call.wait_until
@@ -166,6 +167,8 @@ class Attempts:
             return self._broker.settle(lease.id, outcome, usage=usage, first_byte_s=self.first_byte_s)
         except UnknownLease:  # it ran out meanwhile: its outcome counts as unknown, the request goes on
             log.debug("lease %s ran out before its request ended", lease.id)
+            if outcome.rotate:
+                self._broker.resume()
             again = self.request._replace(attempt=self.request.attempt + 1)
             return Settled(outcome.rotate, outcome.reason, again, account_id=lease.account_id)
 
@@ -186,7 +189,7 @@ class Attempts:
             raise ClientFault(outcome.reason, self.answer(status, told))
         if not settled.retry or settled.request is None:
             raise self.gave_up(outcome.reason)
-        self.request = settled.request
+        self.request, self.between = settled.request, True
 
     def gave_up(self, reason: str) -> PoolError:
         """The error for a client when no further attempt is made."""
@@ -203,13 +206,17 @@ class Attempts:
         if not forms or self.request.pin or error.code != "bad_request":
             self.settle(Outcome(Kind.CLIENT, reason=error.message))
             raise error
-        self._broker.release(self._take_lease().id)
+        self._broker.release(self._take_lease().id, ended=False)
+        self.between = True
         self.request = self.request._replace(forms=forms, attempt=self.request.attempt + 1)
 
     def abandon(self) -> None:
         """Whatever happens, no lease is lost: the client went away, or we failed."""
         if self.lease is not None:
             self.settle(_CANCELLED)
+        elif self.between:
+            self.between = False
+            self._broker.withdraw(self.request)
 
     def answer(
         self, status: int, body: bytes, *, usage: Usage | None = None, finish_reason: str = ""

@@ -124,9 +124,10 @@ class Broker:
         except UnknownLease:
             raise unknown_lease(lease_id) from None
 
-    def release(self, lease_id: str) -> None:
+    def release(self, lease_id: str, *, ended: bool = True) -> None:
+        """Give a lease back unused. `ended` False: its request is tried again at once."""
         try:
-            self.pool.release(lease_id, self._clock.now())
+            self.pool.release(lease_id, self._clock.now(), ended=ended)
         except UnknownLease:
             raise unknown_lease(lease_id) from None
         self.changed()
@@ -141,6 +142,21 @@ class Broker:
     def give_up(self, request: Request) -> None:
         """A request got no lease and will not ask again (`acquire` says so itself)."""
         self.pool.give_up(request)
+        self._after()
+
+    def withdraw(self, request: Request) -> None:
+        """The client of a request went away between two attempts."""
+        self.pool.withdraw(request)
+        self._after()
+
+    def lapse(self) -> None:
+        """A client did not come back when it was told to."""
+        self.pool.lapse()
+        self._after()
+
+    def resume(self) -> None:
+        """A request goes on whose lease ran out."""
+        self.pool.resume()
         self._after()
 
     # ---- the queue -------------------------------------------------------------------------------------------
@@ -173,12 +189,16 @@ class Broker:
         try:
             return await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled() and not granted.exception():
-                self.pool.release(granted.result().lease.id, self._clock.now())  # granted, never used
+            if granted.done() and not granted.cancelled():
+                if granted.exception():
+                    self.pool.withdraw(waiter.request)
+                else:
+                    self.pool.release(granted.result().lease.id, self._clock.now())  # granted, never used
                 self.changed()
             raise
         finally:
             if self._queue.leave(waiter):
+                self.pool.withdraw(waiter.request)
                 self.changed()
 
     def _serve(self) -> None:
@@ -285,9 +305,10 @@ def refused(refusal: Refusal) -> PoolError:
 def cooling_down(request: Request, wait: Wait) -> PoolError:
     """Nobody returns in time: says who returns first, and when."""
     who = f"{wait.account_id} returns first ({wait.reason})" if wait.account_id else wait.reason
+    replay = f" --replay {wait.decision}" if wait.decision else ""
     return PoolError(
         "all_cooling_down", f"no account for {request.model or request.method} is free: {who}",
-        hint=f"gemini-pool explain {request.model}", retry_at=wait.until, account=wait.account_id or None,
+        hint=f"gemini-pool explain {request.model}{replay}", retry_at=wait.until, account=wait.account_id or None,
     )  # fmt: skip
 
 

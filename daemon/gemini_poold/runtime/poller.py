@@ -121,7 +121,10 @@ class Poller:
         except ValueError as e:
             return str(e), 0.0
         self.quotas.seen(account.id, readings)
-        self._broker.pool.quota_left(account.id, self.quotas.tightest(account.id, now))
+        self._broker.pool.quota_left(
+            account.id, self.quotas.tightest(account.id, now), self.quotas.shares(account.id, now)
+        )
+        self._keep_history()
         self._broker.changed()
         return "", 0.0
 
@@ -184,4 +187,10 @@ class Poller:
             for book in (self._due, self._asked, self.errors, self._busy):
                 book.pop(account_id, None)
             self._slow.discard(account_id)
-        self.quotas.forget(gone)
+        if gone:
+            self.quotas.forget(gone)
+            self._keep_history()
+
+    def _keep_history(self) -> None:
+        for row in self.quotas.history.take_rows():
+            self._broker.pool.journal.add_row(row)

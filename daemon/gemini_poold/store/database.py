@@ -23,6 +23,8 @@ from gemini_poold.core.model import (
     CounterRow,
     DiscoveryRow,
     PaceRow,
+    PinRow,
+    QuotaRow,
     Row,
     TotalRow,
 )
@@ -37,6 +39,7 @@ OLD_PACE_S = 30 * 86_400.0  # limits that nobody has met for so long are learnt 
 OLD_COOLDOWN_S = (
     7 * 86400.0
 )  # a cooldown that ended so long ago tells nothing any more, not even by its strikes
+OLD_QUOTA_S = 8 * 86400.0  # Google has week-long quotas
 LAST_GOOD = "last_good_accounts"
 LAST_GOOD_DIGEST = "last_good_digest"
 WRITTEN_BY = "written_by"
@@ -54,6 +57,8 @@ class Saved:
     discoveries: list[DiscoveryRow] = field(default_factory=list)
     paces: list[PaceRow] = field(default_factory=list)
     bound: list[BoundRow] = field(default_factory=list)
+    pins: list[PinRow] = field(default_factory=list)
+    quota_history: list[QuotaRow] = field(default_factory=list)
     last_good_accounts: str | None = None
     last_good_digest: str = ""
     meta: dict[str, str] = field(default_factory=dict)
@@ -70,7 +75,7 @@ class Saved:
             *self.discoveries,
             *self.paces,
         ]
-        return [*known, *self.bound]
+        return [*known, *self.bound, *self.pins]
 
 
 class Store:
@@ -210,6 +215,7 @@ def _prepare(connection: sqlite3.Connection, now: float) -> None:
     connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("DELETE FROM cooldowns WHERE until < ?", (now - OLD_COOLDOWN_S,))
     connection.execute("DELETE FROM bound WHERE until < ?", (now,))
+    connection.execute("DELETE FROM quota_history WHERE at < ?", (now - OLD_QUOTA_S,))
     connection.execute("DELETE FROM paces WHERE at < ?", (now - OLD_PACE_S,))
     connection.execute(tables.TABLES[MetaRow].upsert, (WRITTEN_BY, __version__))
 
@@ -227,6 +233,8 @@ def _read_all(connection: sqlite3.Connection, saved: Saved) -> None:
     saved.discoveries = list(tables.read(connection, DiscoveryRow, bad))
     saved.paces = list(tables.read(connection, PaceRow, bad))
     saved.bound = list(tables.read(connection, BoundRow, bad))
+    saved.pins = sorted(tables.read(connection, PinRow, bad), key=lambda row: row.at)
+    saved.quota_history = list(tables.read(connection, QuotaRow, bad))
     saved.meta = {row.name: row.value for row in tables.read(connection, MetaRow, bad)}
 
 

@@ -50,6 +50,14 @@ STEPS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     """,
     "CREATE TABLE bound (name TEXT PRIMARY KEY, account_id TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE pins (account_id TEXT PRIMARY KEY, models TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+    CREATE TABLE quota_history (
+        account_id TEXT NOT NULL, model TEXT NOT NULL, token_type TEXT NOT NULL, at REAL NOT NULL,
+        fraction REAL NOT NULL, remaining REAL, "limit" REAL, resets_at REAL,
+        PRIMARY KEY (account_id, model, token_type, at)
+    ) WITHOUT ROWID;
+    """,
 )
 
 

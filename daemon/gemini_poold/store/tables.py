@@ -21,6 +21,8 @@ from gemini_poold.core.model import (
     CounterRow,
     DiscoveryRow,
     PaceRow,
+    PinRow,
+    QuotaRow,
     Row,
     TotalRow,
 )
@@ -73,6 +75,8 @@ TABLES: Mapping[type[Any], Table] = {
         Table("discoveries", DiscoveryRow, ("account_id",)),
         Table("paces", PaceRow, ("bucket", "model")),
         Table("bound", BoundRow, ("name",)),
+        Table("pins", PinRow, ("account_id",)),
+        Table("quota_history", QuotaRow, ("account_id", "model", "token_type", "at")),
         Table("meta", MetaRow, ("name",)),
     )
 }
