@@ -26,7 +26,7 @@ def pool_of(*accounts: Account, warm: bool = True, seed: int = 1, **options: Any
 
 
 def ask(model: str = "m", **given: Any) -> Request:
-    return Request("r", model, **given)
+    return Request(**{"id": "r", "model": model, **given})
 
 
 def granted(pool: Pool, request: Request | None = None, now: float = NOW, **given: Any) -> Grant:

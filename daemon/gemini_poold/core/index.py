@@ -98,6 +98,7 @@ class ModelIndex:
             return
         self._strategy.chosen(slot, self._round, now, self._rng)
         slot.version += 1
+        slot.ready = True
         ready = self._ready
         heappush(ready, (self._strategy.rank(slot, now), member.order, slot.version, slot))
         if len(ready) > 4 * len(self.slots) + 64:
@@ -108,7 +109,9 @@ class ModelIndex:
 
     def rank_of(self, member: Member, now: float) -> Rank:
         slot = self.slots.get(member.id)
-        return () if slot is None else self._strategy.rank(slot, now)
+        if slot is None:
+            return ()
+        return self._strategy.rank(slot, now) if slot.ready else self._strategy.coming(slot, self._round, now)
 
     def first_return(
         self, model: str, now: float, blocked_until: BlockedUntil
@@ -129,6 +132,7 @@ class ModelIndex:
         return best
 
     def _rest(self, slot: Slot, until: float) -> None:
+        slot.ready = False
         if until != inf:
             heappush(self._resting, (until, slot.member.order, slot.version, slot))
             self._compact(self._resting)
@@ -147,4 +151,5 @@ class ModelIndex:
             _, order, version, slot = heappop(resting)
             if version == slot.version:
                 self._strategy.enter(slot, self._round, now, self._rng)
+                slot.ready = True
                 heappush(self._ready, (self._strategy.rank(slot, now), order, version, slot))

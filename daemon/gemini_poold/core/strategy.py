@@ -30,6 +30,7 @@ class Slot:
     version: int = 0
     turn: int = 0
     tick: float = 0.0
+    ready: bool = False  # it has entered
 
 
 @dataclass(slots=True)
@@ -48,6 +49,9 @@ class Strategy(Protocol):
 
     def rank(self, slot: Slot, now: float) -> Rank: ...
 
+    def coming(self, slot: Slot, state: Round, now: float) -> Rank:
+        """The rank it will enter with, as far as that can be told before."""
+
     def chosen(self, slot: Slot, state: Round, now: float, rng: Rng) -> None: ...
 
 
@@ -59,6 +63,13 @@ class _Stateless:
 
     def chosen(self, slot: Slot, state: Round, now: float, rng: Rng) -> None:
         del slot, state, now, rng
+
+    def coming(self, slot: Slot, state: Round, now: float) -> Rank:
+        del state
+        return self.rank(slot, now)
+
+    def rank(self, slot: Slot, now: float) -> Rank:
+        raise NotImplementedError
 
 
 class Adaptive(_Stateless):
@@ -123,6 +134,10 @@ class RoundRobin(_Stateless):
         del now, rng
         slot.turn = max(slot.turn, state.turn)
 
+    def coming(self, slot: Slot, state: Round, now: float) -> Rank:
+        del now
+        return (max(slot.turn, state.turn), slot.member.order)
+
     def rank(self, slot: Slot, now: float) -> Rank:
         del now
         return (slot.turn, slot.member.order)
@@ -145,6 +160,13 @@ class _Weighted:
     def chosen(self, slot: Slot, state: Round, now: float, rng: Rng) -> None:
         state.tick = max(state.tick, slot.tick)
         slot.tick = state.tick + self._wait(slot.member, now, rng)
+
+    def coming(self, slot: Slot, state: Round, now: float) -> Rank:
+        del state
+        return self.rank(slot, now)
+
+    def rank(self, slot: Slot, now: float) -> Rank:
+        raise NotImplementedError
 
     def _wait(self, member: Member, now: float, rng: Rng) -> float:
         return -log(1.0 - rng()) / max(self.weight(member, now), 1e-6)
