@@ -6,11 +6,14 @@ from gemini_poold.core.model import (
     AccountRow,
     AccountState,
     BoundRow,
+    CapRow,
     CooldownRow,
     CounterRow,
     DiscoveryRow,
     Kind,
     PaceRow,
+    PinRow,
+    QuotaRow,
     Row,
     Scope,
     TotalRow,
@@ -91,9 +94,23 @@ def bound(name: str = "files/abc", *, gone: bool = False) -> BoundRow:
     return BoundRow(name, "a", NOW + 172_800.0, gone=gone)
 
 
+def pin(account_id: str = "a", *, gone: bool = False) -> PinRow:
+    return PinRow(account_id, "gemini-3* m", NOW - 3.5, gone=gone)
+
+
+def cap(account_id: str = "a", *, gone: bool = False) -> CapRow:
+    return CapRow(account_id, NOW + 3_600.0, 17, 4_000, gone=gone)
+
+
+def quota(at: float = NOW, *, gone: bool = False) -> QuotaRow:
+    return QuotaRow("a", "gemini-3", "REQUESTS", at, 0.25, None, 250.0, NOW + 3_600.0, gone=gone)
+
+
 ONE_OF_EACH: list[Row] = [
     account(), cooldown(), counter(), TotalRow("requests", 7), discovery(), pace(), bound(),
+    pin(), cap(), quota(),
 ]  # fmt: skip
 GONE: list[Row] = [
     account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True), pace(gone=True), bound(gone=True),
+    pin(gone=True), cap(gone=True), quota(gone=True),
 ]  # fmt: skip

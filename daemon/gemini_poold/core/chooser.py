@@ -16,7 +16,7 @@ from .cooldown import Cooldown, Cooldowns
 from .health import ERROR_WORD, HELD
 from .index import BlockedUntil, ModelIndex
 from .member import Member
-from .model import Account, AccountState, Cost, Data, Kind, Refusal, Request, Wait
+from .model import Account, AccountState, Backend, Cost, Data, Kind, Refusal, Request, Wait
 from .roster import Roster
 from .strategy import STRATEGIES, Rng
 
@@ -54,6 +54,7 @@ class Chooser:
         self._methods = methods
         self._indexes: OrderedDict[tuple[object, ...], ModelIndex] = OrderedDict()
         self._sessions: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._regions: OrderedDict[str, str] = OrderedDict()  # session -> Vertex location that it began in
         self.pins: dict[str, tuple[str, ...]] = {}  # account -> globs of models, on a person's word
 
     # ---- the choice ------------------------------------------------------------------------------------------
@@ -65,7 +66,8 @@ class Chooser:
         index = self.candidates(request)
         if (self.pins or request.session) and (first := self.preferred(request, index, now)) is not None:
             return first
-        fits = (lambda m: self.fits(m, request, now)) if request.exclude or request.min_validity_s else None
+        particular = request.exclude or request.min_validity_s or (self._regions and self.region(request))
+        fits = (lambda m: self.fits(m, request, now)) if particular else None
         member = index.take(
             request.model, now, self._blocking_for(request), fits, least=self._blocked_for_least
         )
@@ -122,6 +124,12 @@ class Chooser:
             self._sessions.move_to_end(key)
             if len(self._sessions) > _MAX_SESSIONS:
                 self._sessions.popitem(last=False)
+            account = member.account
+            if account.backend is Backend.VERTEX and account.location != "global":
+                self._regions.setdefault(request.session, account.location)
+                self._regions.move_to_end(request.session)
+                if len(self._regions) > _MAX_SESSIONS:
+                    self._regions.popitem(last=False)
 
     def candidates(self, request: Request) -> ModelIndex:
         """Who may serve such requests, as far as configuration alone can say."""
@@ -154,7 +162,20 @@ class Chooser:
 
     def fits(self, member: Member, request: Request, now: float) -> bool:
         """What is asked of an account beyond being free: not tried already, its token lives long enough."""
-        return member.id not in request.exclude and member.token_until > now + request.min_validity_s
+        return (
+            member.id not in request.exclude
+            and member.token_until > now + request.min_validity_s
+            and not (self._regions and self.elsewhere(member.account, request))
+        )
+
+    def region(self, request: Request) -> str:
+        """The Vertex location that the request's session began in and does not leave; empty when none."""
+        return self._regions.get(request.session, "") if request.session and not request.pin else ""
+
+    def elsewhere(self, account: Account, request: Request) -> bool:
+        """Whether the account would take the request's session out of its region."""
+        region = self.region(request)
+        return bool(region) and (account.backend is not Backend.VERTEX or account.location != region)
 
     def blocked_until(
         self, member: Member, model: str, now: float, tokens: int = 0, *, reserve: float | None = None
@@ -278,6 +299,11 @@ class Chooser:
         members = list(candidates)
         if not members:
             return self._nobody(request)
+        if region := self.region(request):
+            members = [m for m in members if not self.elsewhere(m.account, request)]
+            if not members:
+                text = f"the session began in {region}, and no account there may serve {request.model}"
+                return Refusal("no_account_for_model", text, "begin a new session")
         denied = 0
         best: tuple[float, Member] | None = None
         for member in members:

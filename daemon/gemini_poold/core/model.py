@@ -385,6 +385,17 @@ class PinRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CapRow:
+    """What an account has taken of its daily cap, in the day that ends then."""
+
+    account_id: str
+    day_ends_at: float
+    requests: int
+    tokens: int
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class QuotaRow:
     """One bucket as Google told it at `at`; `core.quota.QuotaReading` says what each means."""
 
@@ -399,7 +410,18 @@ class QuotaRow:
     gone: bool = False
 
 
-Row = CooldownRow | AccountRow | CounterRow | TotalRow | DiscoveryRow | PaceRow | BoundRow | PinRow | QuotaRow
+Row = (
+    CooldownRow
+    | AccountRow
+    | CounterRow
+    | TotalRow
+    | DiscoveryRow
+    | PaceRow
+    | BoundRow
+    | PinRow
+    | CapRow
+    | QuotaRow
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from math import ceil, inf, nextafter
 from typing import NamedTuple
 
 from .evenly import MINUTE_S
-from .model import DailyCap, Limits, PaceRow
+from .model import CapRow, DailyCap, Limits, PaceRow
 from .pacific import next_midnight
 from .window import Sent, Source, Window
 
@@ -296,6 +296,13 @@ class Cap:
             self.cap.tokens is not None and self._tokens >= self.cap.tokens
         )
         return self._day_ends_at if full else 0.0
+
+    def row(self, account_id: str) -> CapRow:
+        return CapRow(account_id, self._day_ends_at, self._requests, self._tokens)
+
+    def recall(self, row: CapRow) -> None:
+        """Take up an earlier run's count; one of a past day is dropped with the first request."""
+        self._day_ends_at, self._requests, self._tokens = row.day_ends_at, row.requests, row.tokens
 
     def known(self, now: float) -> tuple[Known, ...]:
         """The caps there are, and what of them is used."""

@@ -163,7 +163,7 @@ class Queue:
     def join(self, waiter: Waiter) -> None:
         """Take a place. Call `serve` afterwards."""
         request = waiter.request
-        key = _key(request)
+        key = (_key(request), self._pool.chooser.region(request))
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = _Lane(key)

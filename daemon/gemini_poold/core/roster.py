@@ -19,6 +19,7 @@ from .model import (
     Account,
     AccountRow,
     BoundRow,
+    CapRow,
     CounterRow,
     DailyCap,
     DiscoveryRow,
@@ -57,6 +58,7 @@ class _Past:
     discovery: DiscoveryRow | None = None
     counters: dict[str, CounterRow] = field(default_factory=dict)
     pinned: tuple[str, ...] = ()
+    cap: CapRow | None = None
 
 
 class Roster:
@@ -73,6 +75,7 @@ class Roster:
             tuple[str, str], PaceRow
         ] = {}  # of an earlier run, until somebody asks for the model
         self._touched: set[tuple[str, str]] = set()
+        self._capped: dict[str, Member] = {}  # whose cap was used since rows were taken
 
     def configure(self, accounts: Sequence[Account], now: float, restarted: frozenset[str]) -> Changes:
         """Take the accounts as the user wants them; `restarted` ones have a new credential and start anew."""
@@ -107,6 +110,8 @@ class Roster:
                     self._past_of(row.account_id).discovery = row
                 case PinRow():
                     self._past_of(row.account_id).pinned = tuple(row.models.split())
+                case CapRow():
+                    self._past_of(row.account_id).cap = row
                 case BoundRow():
                     self.bound.restore(row)
                 case PaceRow():
@@ -122,9 +127,11 @@ class Roster:
 
     # ---- our own count ---------------------------------------------------------------------------------------
 
-    def take_rows(self) -> list[PaceRow]:
-        """Pages whose limits or counts changed since the last call."""
-        rows = []
+    def take_rows(self) -> list[PaceRow | CapRow]:
+        """Pages and caps whose limits or counts changed since the last call."""
+        rows: list[PaceRow | CapRow] = []
+        rows += [m.cap.row(m.id) for m in self._capped.values() if m.cap is not None]
+        self._capped.clear()
         for bucket, model in self._touched:
             pace = self._books.get(bucket, {}).get(model)
             if pace is not None and pace.known:
@@ -158,8 +165,14 @@ class Roster:
         if pace.known:
             self._touched.add((member.bucket, request.model))
         if member.cap is not None:
-            member.cap.spend(now, requests=1)
+            self.cap_used(member, now, requests=1)
         return pace.spend(now, request.tokens)
+
+    def cap_used(self, member: Member, now: float, *, requests: int = 0, tokens: int = 0) -> None:
+        """Count against the user's own daily cap, where there is one."""
+        if member.cap is not None:
+            member.cap.spend(now, requests=requests, tokens=tokens)
+            self._capped[member.id] = member
 
     def unspend(self, member: Member, lease: Lease) -> None:
         """The request was not sent after all, or costs nothing."""
@@ -225,11 +238,15 @@ class Roster:
         if past is not None:
             _recall(member, past)
         member.cap = _cap(account)
+        if member.cap is not None and past is not None and past.cap is not None:
+            member.cap.recall(past.cap)
         return member
 
     def _edit(self, member: Member, account: Account, now: float, *, restart: bool) -> None:
         if account.daily_cap != member.account.daily_cap:
-            member.cap = _cap(account)
+            used, member.cap = member.cap, _cap(account)
+            if used is not None and member.cap is not None:  # what was used of the old one counts
+                member.cap.recall(used.row(member.id))
         member.account = account
         if restart:
             member.token_until = 0.0
@@ -241,6 +258,9 @@ class Roster:
         for model, counter in member.counters.items():
             self._journal.add_row(replace(counter.row(member.id, model), gone=True))
         self._journal.add_row(DiscoveryRow(member.id, "", "", "", "", 0.0, gone=True))
+        self._capped.pop(member.id, None)
+        if member.cap is not None:
+            self._journal.add_row(replace(member.cap.row(member.id), gone=True))
         if member.pinned:
             self._journal.add_row(PinRow(member.id, "", 0.0, gone=True))
 

@@ -488,7 +488,8 @@ class Pool:
         counter.output_tokens += usage.output_tokens
         self.journal.mark_counter(member.id, model)
         if member.cap is not None:
-            member.cap.spend(now, tokens=usage.total_tokens or usage.input_tokens + usage.output_tokens)
+            used = usage.total_tokens or usage.input_tokens + usage.output_tokens
+            self.roster.cap_used(member, now, tokens=used)
 
     def _move(self, member: Member, event: Event, now: float, text: str) -> None:
         before = member.state

@@ -55,6 +55,9 @@ def _verdict(chooser: Chooser, member: Member, request: Request, now: float, lim
         return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
     if request.pin and member.id != request.pin:
         return Verdict(member.id, "not_asked", f"the request asks for {request.pin}", False, None, ())
+    if chooser.elsewhere(member.account, request):
+        reason = f"the session began in {chooser.region(request)} and stays there"
+        return Verdict(member.id, "other_region", reason, False, None, ())
     if not member.account.enabled or member.paused or member.state in HELD:
         state = member.shown_state
         return Verdict(member.id, state.value, member.reason or state.value, False, None, ())
@@ -77,11 +80,11 @@ def _by_time(
     if until <= now:
         return Verdict(member.id, "available", _standing(member, now), True, None, rank, resting, known)
     found = chooser.blocking(member, request.model, now)
-    if found is not None and found.until >= until:
-        return Verdict(member.id, "cooling", _evidence(found), False, found.until, rank, resting, known)
+    returns = None if until == inf else until
+    if found is not None:
+        return Verdict(member.id, "cooling", _evidence(found), False, returns, rank, resting, known)
     known = known or _known(member, request.model, now)
     word, reason = _paced(chooser, member, request, now, known)
-    returns = None if until == inf else until
     return Verdict(member.id, word, reason, False, returns, rank, resting, known)
 
 

@@ -19,6 +19,7 @@ from gemini_poold.clock import Clock
 from gemini_poold.core.model import (
     AccountRow,
     BoundRow,
+    CapRow,
     CooldownRow,
     CounterRow,
     DiscoveryRow,
@@ -57,6 +58,7 @@ class Saved:
     discoveries: list[DiscoveryRow] = field(default_factory=list)
     paces: list[PaceRow] = field(default_factory=list)
     bound: list[BoundRow] = field(default_factory=list)
+    caps: list[CapRow] = field(default_factory=list)
     pins: list[PinRow] = field(default_factory=list)
     quota_history: list[QuotaRow] = field(default_factory=list)
     last_good_accounts: str | None = None
@@ -75,7 +77,7 @@ class Saved:
             *self.discoveries,
             *self.paces,
         ]
-        return [*known, *self.bound, *self.pins]
+        return [*known, *self.bound, *self.pins, *self.caps, *self.quota_history]
 
 
 class Store:
@@ -233,6 +235,7 @@ def _read_all(connection: sqlite3.Connection, saved: Saved) -> None:
     saved.discoveries = list(tables.read(connection, DiscoveryRow, bad))
     saved.paces = list(tables.read(connection, PaceRow, bad))
     saved.bound = list(tables.read(connection, BoundRow, bad))
+    saved.caps = list(tables.read(connection, CapRow, bad))
     saved.pins = sorted(tables.read(connection, PinRow, bad), key=lambda row: row.at)
     saved.quota_history = list(tables.read(connection, QuotaRow, bad))
     saved.meta = {row.name: row.value for row in tables.read(connection, MetaRow, bad)}

@@ -51,6 +51,9 @@ STEPS: tuple[str, ...] = (
     """,
     "CREATE TABLE bound (name TEXT PRIMARY KEY, account_id TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     """
+    CREATE TABLE caps (
+        account_id TEXT PRIMARY KEY, day_ends_at REAL NOT NULL, requests INTEGER NOT NULL, tokens INTEGER NOT NULL
+    ) WITHOUT ROWID;
     CREATE TABLE pins (account_id TEXT PRIMARY KEY, models TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
     CREATE TABLE quota_history (
         account_id TEXT NOT NULL, model TEXT NOT NULL, token_type TEXT NOT NULL, at REAL NOT NULL,

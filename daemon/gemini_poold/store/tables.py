@@ -17,6 +17,7 @@ import msgspec
 from gemini_poold.core.model import (
     AccountRow,
     BoundRow,
+    CapRow,
     CooldownRow,
     CounterRow,
     DiscoveryRow,
@@ -75,6 +76,7 @@ TABLES: Mapping[type[Any], Table] = {
         Table("discoveries", DiscoveryRow, ("account_id",)),
         Table("paces", PaceRow, ("bucket", "model")),
         Table("bound", BoundRow, ("name",)),
+        Table("caps", CapRow, ("account_id",)),
         Table("pins", PinRow, ("account_id",)),
         Table("quota_history", QuotaRow, ("account_id", "model", "token_type", "at")),
         Table("meta", MetaRow, ("name",)),
