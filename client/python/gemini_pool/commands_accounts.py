@@ -317,7 +317,7 @@ def _clear(options: argparse.Namespace) -> int:
 def _pin(options: argparse.Namespace) -> int:
     with open_pool(options) as pool:
         (pool.pin if options.action == "pin" else pool.unpin)(options.account, options.model)
-        (found,) = [a for a in pool.accounts().accounts if a.id == options.account]
+        (found,) = [a for a in pool.accounts() if a.id == options.account]
     what = "everything" if "*" in found.pinned else ", ".join(found.pinned)
     text = f"pinned, used before all others for {what}" if found.pinned else "not pinned"
     return show(options, found, lambda: f"{options.account}: {text}")

@@ -19,8 +19,8 @@ from .pacing import Known
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`verdict`: "chosen", "available", or the word for what keeps it out. `cooldowns`: all that reach it, the longest
-    first. `limits`: what is known of its bucket, where it matters to the verdict."""
+    """`verdict`: "chosen", "available", or the word for what keeps it out. `rank`: of who is free; the lowest is next.
+    `cooldowns`: all that reach it, the longest first. `limits`: what is known of its bucket, where it matters."""
 
     account_id: str
     verdict: str
@@ -75,17 +75,17 @@ def _by_time(
 ) -> Verdict:
     """What cooldowns, limits and caps say."""
     until = chooser.blocked_for(member, request, now)
-    rank = chooser.candidates(request).rank_of(member, now)
     resting = tuple(c.row() for c in chooser.resting(member, request.model, now))
     if until <= now:
+        rank = chooser.candidates(request).rank_of(member, now)
         return Verdict(member.id, "available", _standing(member, now), True, None, rank, resting, known)
     found = chooser.blocking(member, request.model, now)
     returns = None if until == inf else until
     if found is not None:
-        return Verdict(member.id, "cooling", _evidence(found), False, returns, rank, resting, known)
+        return Verdict(member.id, "cooling", _evidence(found), False, returns, (), resting, known)
     known = known or _known(member, request.model, now)
     word, reason = _paced(chooser, member, request, now, known)
-    return Verdict(member.id, word, reason, False, returns, rank, resting, known)
+    return Verdict(member.id, word, reason, False, returns, (), resting, known)
 
 
 def _known(member: Member, model: str, now: float) -> tuple[Known, ...]:
