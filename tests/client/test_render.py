@@ -1,6 +1,7 @@
 """The pool as text: columns, durations, colours and bars."""
 
 import io
+import time
 
 import msgspec
 import pytest
@@ -164,3 +165,60 @@ class Terminal(io.StringIO):
 def test_fancy_on_terminals_only(out, environ, fancy):
     """NO_COLOR (not empty), dumb terminals and files get plain text."""
     assert Renderer.of(out, environ).fancy is fancy
+
+
+def test_where_quota_goes():
+    """Empty at a time of day, or so much unused at the reset; used and left add up; families, newest first, have their own
+    line."""
+    at = NOW + 7_200
+    q = wire.QuotaResult(
+        [
+            entry(family="gemini-3", model="gemini-3-pro", fraction=0.5, empty_at=at),
+            entry(family="gemini-3", model="gemini-3-flash", fraction=0.9, unused_at_reset=0.6, token_type="TOKENS", window="day"),
+            entry(family="gemini-2.5", model="gemini-2.5-pro", fraction=0.0, source="refusal"),
+        ],
+        [wire.QuotaAggregate("gemini-3", 1, 0.5, 5.0, 95.0, NOW + 3600, 0.25, at, None)],
+        {},
+    )  # fmt: skip
+    text = Renderer(now=NOW).quota(q)
+    clock = time.strftime("%H:%M", time.localtime(at))
+    head, pro, flash = (
+        next(l for l in text.splitlines() if l.startswith(w))
+        for w in ("gemini-3:", "a        gemini-3-pro", "a        gemini-3-flash")
+    )
+    assert (
+        head
+        == f"gemini-3:  50 % left over 1 account, 5 used and 95 left; first reset in 1 h; empty at {clock} at this rate"
+    )
+    cells = [cell.strip() for cell in pro.split("  ") if cell.strip()]
+    assert cells[-5:] == ["95 of 100", "in 1 h", f"empty at {clock} at this rate", "google", "1 min ago"]
+    assert "tokens a day" in flash
+    assert "resets in 1 h with 60 % unused" in flash
+    assert text.index("gemini-3:") < text.index("gemini-2.5\n")
+    assert "empty" in text.splitlines()[-1]
+    assert "█" in Renderer(fancy=True, now=NOW).quota(q)
+
+
+def test_status_tells_pins_and_how_requests_ended():
+    """Every end that happened is named, and what is under way; quota in a line a family."""
+    counters = wire.Counters(20, 10, 1, 0, 0, 2, 0, 0, 0, released=3, expired=1)
+    s = wire.StatusResult(
+        "0.1", 1, 60.0, "ready", [account(pinned=["m*"], reserve=0.05)], [], counters, [], wire.QueueInfo(0, 0.0),
+        [entry(family="gemini-3", fraction=0.5), entry(family="gemini-3", model="n", fraction=0.25)], [], [], "", "", 3,
+    )  # fmt: skip
+    text = Renderer(now=NOW).status(s)
+    assert (
+        "20 requests: 10 answered, 1 failed, 2 cancelled, 3 given back, 1 without a word, 3 in flight" in text
+    )
+    assert "a: pinned, used before all others for m*" in text
+    assert "a: 5 % of its quota is kept" in text
+    assert "gemini-3:  25 % left" in text
+
+
+def test_a_replay_without_verdicts_says_so():
+    """Neither an empty table nor somebody else's verdicts."""
+    e = wire.ExplainResult("m", "a", "adaptive", "adaptive", NOW - 60, [], None, None, None, "d-1", False)
+    assert Renderer(now=NOW).explain(e).splitlines() == [
+        "d-1, 1 min ago: m: a (adaptive)",
+        "the verdicts of that moment were not recorded: too many decisions at once",
+    ]

@@ -497,3 +497,50 @@ async def test_events(tmp_path):
         assert (event["account"], event["level"], event["dropped"]) == ("key-b", "info", 0)
         error = (await raw.ask(5, "pool/subscribe", events=["weather"]))["error"]
         assert error["code"] == -32602
+
+
+async def test_who_does_not_come_back_is_counted_as_expired(tmp_path):
+    """Told when to try again, a client that does not ends its request with the deadline; one that does is counted once."""
+    async with Rpc(tmp_path, "key-a") as rpc:
+        raw = await rpc.connect()
+
+        async def told_later(number):
+            lease = (await raw.ask(number, "pool/acquire", model=MODEL, wait_s=120))["result"]
+            return (await raw.ask(number + 1, "pool/report", lease=lease["lease"], status=429, body=MINUTE))[
+                "result"
+            ], lease
+
+        result, lease = await told_later(1)
+        assert (result["next"], result["lease"], rpc.pool.journal.open) == ("retry", None, 1)
+        (entry,) = rpc.services.requests._late.values()
+        entry[0].cancel()
+        rpc.services.requests._lapse(lease["request"])  # what its timer does at the deadline
+        assert (rpc.pool.journal.open, rpc.pool.totals["expired"]) == (0, 1)
+        rpc.pool.clear_cooldown()
+        rpc.pool.roster.members["key-a"].book.clear()
+        result, lease = await told_later(5)
+        rpc.pool.clear_cooldown()
+        rpc.pool.roster.members["key-a"].book.clear()
+        again = (await raw.ask(8, "pool/acquire", model=MODEL, request=lease["request"]))["result"]
+        await raw.ask(9, "pool/report", lease=again["lease"], status=200)
+        status = (await raw.ask(10, "pool/status"))["result"]
+        totals = status["counters"]
+        assert (totals["requests"], totals["answered"], totals["expired"], status["in_flight"]) == (
+            2,
+            1,
+            1,
+            0,
+        )
+
+
+async def test_a_waiting_retry_that_is_cancelled_is_counted(tmp_path):
+    """Its client cancels between two attempts: cancelled, once."""
+    async with Rpc(tmp_path, "key-a") as rpc:
+        raw = await rpc.connect()
+        lease = (await raw.ask(1, "pool/acquire", model=MODEL, wait_s=120))["result"]
+        await raw.ask(2, "pool/report", lease=lease["lease"], status=429, body=MINUTE)
+        raw.send(raw.request(3, "pool/acquire", model=MODEL, request=lease["request"]))
+        await raw.ask(4, "daemon/info")
+        raw.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 3}})
+        assert (await raw.reply(3))["error"]["code"] == -32800
+        assert (rpc.pool.journal.open, rpc.pool.totals["cancelled"]) == (0, 1)

@@ -13,6 +13,7 @@ from tests.fakes.clock import START_AT, VirtualClock, run_virtual
 from tests.runtime.rig import CA, Rows, accounts_of, rig_of
 
 from gemini_poold.backends.code_assist import CodeAssist
+from gemini_poold.core.model import QuotaRow
 from gemini_poold.core.quota import Quotas
 from gemini_poold.errors import UpstreamFailure
 from gemini_poold.fake import Fault, replies
@@ -271,3 +272,31 @@ def test_removed_accounts_are_forgotten():
     google, poller = scheduled(["user-a"], 0.1, remove)
     assert set(google.at) == {"user-a"}
     assert poller.errors == {}
+
+
+async def test_history_is_kept_and_the_share_of_a_model_feeds_its_reserve():
+    """What a poll says becomes rows that survive, shares that reserves are kept of, and an event when it is nearly used up."""
+
+    def bucket(fraction):
+        return {
+            "modelId": "gemini-3-pro",
+            "tokenType": "REQUESTS",
+            "remainingFraction": fraction,
+            "resetTime": "2099-11-24T08:00:00Z",
+        }
+
+    async with polled("user-a") as (rig, poller):
+        told = []
+        rig.broker.subscribe(told.append)
+        rows = []
+        rig.broker._store.save_nowait = rows.extend
+        for fraction in (0.9, 0.15):
+            rig.fake.world.users["user-a"].code_assist.buckets = [bucket(fraction)]
+            poller._asked.clear()
+            assert await poller.poll_now("user-a") == ""
+        assert rig.pool.members["user-a"].shares["gemini-3-pro"].fraction == 0.15
+        assert [(e.kind, e.level, e.data["fraction"]) for e in told if e.kind == "quota"] == [
+            ("quota", "debug", 0.9), ("quota", "info", 0.15),
+        ]  # fmt: skip
+        assert poller.quotas.history.take_rows() == []  # handed to the pool, which writes them down
+        assert [row.fraction for row in rows if isinstance(row, QuotaRow)] == [0.9, 0.15]

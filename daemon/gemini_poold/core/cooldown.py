@@ -124,6 +124,9 @@ class Cooldowns:
                 worst = found
         return worst
 
+    def get(self, key: Key) -> Cooldown | None:
+        return self._by_key.get(key)
+
     def reaching(self, *, account: str, bucket: str, backend: str, model: str, now: float) -> list[Cooldown]:
         """Every cooldown in force that keeps this account from this model, the longest first."""
         if not self._by_key:

@@ -174,7 +174,7 @@ class Pool:
                 self._succeeded(member, lease, now, first_byte_s)
             else:
                 self._failed(member, lease, outcome, now)
-        self._count_end(lease, outcome)
+        self._count_end(lease, outcome, now)
         return self._settled(lease, member, outcome)
 
     def give_up(self, request: Request) -> None:
@@ -435,11 +435,17 @@ class Pool:
         if paced_until > now and not outcome.told:
             outcome = replace(outcome, until=paced_until, source=outcome.source or "own count")
         key = self._key(outcome.scope, member, model)
+        before = self.cooldowns.get(key)
         cooldown = self.cooldowns.start(key, outcome, now, trickle=paced_until == 0.0)
         self.chooser.touch(self._reached(outcome.scope, member))
         text = f"{outcome.reason or outcome.kind.value} for {cooldown.until - now:.0f} s"
+        if (
+            cooldown is before
+        ):  # it rested anyway: who was under way is told the same, and nobody else needs to know
+            return
+        who = "" if outcome.scope is Scope.BACKEND_MODEL else member.id  # nobody's fault, and one notice
         self.journal.say(
-            "cooldown", "info", now, text, member.id, model, until=cooldown.until, told=cooldown.told,
+            "cooldown", "info", now, text, who, model, until=cooldown.until, told=cooldown.told,
             scope=outcome.scope.value, why=outcome.kind.value,
         )  # fmt: skip
 
@@ -451,10 +457,13 @@ class Pool:
             return 0.0
         return 0.0 if pace.rpm is None and pace.tpm is None else max(pace.free_at(now), 1.0)
 
-    def _count_end(self, lease: Lease, outcome: Outcome) -> None:
+    def _count_end(self, lease: Lease, outcome: Outcome, now: float) -> None:
         """How the client's request stands after this attempt, if it ended with it."""
         if outcome.kind in (Kind.OK, Kind.CLIENT):
             self.journal.count("answered")
+            if lease.attempt > 1:
+                text = f"answered at attempt {lease.attempt}"
+                self.journal.say("request", "debug", now, text, lease.account_id, lease.request.model)
             if lease.request.refusals:
                 self.journal.count("absorbed", lease.request.refusals)
         elif outcome.kind is Kind.CANCELLED:

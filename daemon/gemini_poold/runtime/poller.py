@@ -16,7 +16,7 @@ from ..backends import code_assist_quota, google_errors
 from ..backends.code_assist import CodeAssist
 from ..clock import Clock
 from ..core import model as core
-from ..core.quota import IDLE_S, Asked, Quotas, next_poll_at
+from ..core.quota import IDLE_S, NEAR, Asked, Quotas, next_poll_at
 from ..errors import PoolError
 from ..transport import Transport
 from .broker import Broker
@@ -120,7 +120,9 @@ class Poller:
             readings = code_assist_quota.readings(answer.body, account.id, now, self.quotas)
         except ValueError as e:
             return str(e), 0.0
+        before = self.quotas.tightest(account.id, now)
         self.quotas.seen(account.id, readings)
+        self._tell(account.id, before, self.quotas.tightest(account.id, now), now)
         self._broker.pool.quota_left(
             account.id, self.quotas.tightest(account.id, now), self.quotas.shares(account.id, now)
         )
@@ -190,6 +192,15 @@ class Poller:
         if gone:
             self.quotas.forget(gone)
             self._keep_history()
+
+    def _tell(self, account_id: str, before: float | None, after: float | None, now: float) -> None:
+        """An event: worth a look where something is nearly used up, used up, or filled up again."""
+        if after is None or after == before:
+            return
+        crossed = before is None or (before <= NEAR) != (after <= NEAR) or 0.0 in (before, after)
+        level = "info" if crossed and (after <= NEAR or before is not None) else "debug"
+        text = f"{after * 100:.0f} % of the tightest quota is left"
+        self._broker.tell(core.PoolEvent("quota", level, now, text, account_id, data={"fraction": after}))
 
     def _keep_history(self) -> None:
         for row in self.quotas.history.take_rows():
