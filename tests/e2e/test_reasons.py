@@ -93,21 +93,20 @@ def test_a_stored_decision_is_replayed_with_the_same_verdicts(daemon: DaemonProc
 
 
 def test_a_refusal_names_the_decision_that_explains_it(daemon: DaemonProcess) -> None:
-    """The hint of all_cooling_down is a command that works; after a restart the decision is unknown, and nothing else's."""
+    """The details of all_cooling_down lead to everybody's verdict; after a restart the decision is unknown, and nothing else's."""
     with daemon.pool() as pool:
         for name in "abc":
             refuse(pool, pool.acquire(MODEL, account=name).lease)
         with pytest.raises(PoolError) as caught:
             pool.acquire(MODEL, wait_s=0.0)
     assert caught.value.code == "all_cooling_down"
-    command = caught.value.hint.split()
-    assert command[:2] == ["gemini-pool", "explain"]
-    shown = run(daemon, *command[1:])
+    command = ("explain", MODEL, "--replay", caught.value.details["decision"])
+    shown = run(daemon, *command)
     assert "all_cooling_down" in shown
     assert shown.count("cooling") >= 3
     daemon.stop()
     daemon.start()
-    assert "is remembered" in run(daemon, *command[1:], code=1)
+    assert "is remembered" in run(daemon, *command, code=1)
 
 
 def test_pins_hold_over_a_restart(daemon: DaemonProcess) -> None:

@@ -150,8 +150,8 @@ class Attempts:
     def _better(self, error: PoolError) -> PoolError:
         if self.uncarried is not None and error.code in _NOBODY_ELSE:
             return self.uncarried
-        if self.refused is not None and error.details is None:
-            error.details = {"status": self.refused[0], "body": self.refused[1]}
+        if self.refused is not None and (error.details is None or "decision" in error.details):
+            error.details = {**(error.details or {}), "status": self.refused[0], "body": self.refused[1]}
         return error
 
     def _take_lease(self) -> core.Lease:

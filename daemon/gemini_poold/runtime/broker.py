@@ -299,16 +299,22 @@ def refused(refusal: Refusal) -> PoolError:
     hint = (
         PREVIEW_HINT if refusal.code == "unknown_model" and _PREVIEW.search(refusal.reason) else refusal.hint
     )
-    return PoolError(refusal.code, refusal.reason, hint=hint, account=refusal.account_id or None)
+    account, details = refusal.account_id or None, recorded(refusal.decision)
+    return PoolError(refusal.code, refusal.reason, hint=hint, account=account, details=details)
+
+
+def recorded(decision: str) -> dict[str, str] | None:
+    """Where `pool/explain` finds the verdicts behind an error, as its details."""
+    return {"decision": decision} if decision else None
 
 
 def cooling_down(request: Request, wait: Wait) -> PoolError:
     """Nobody returns in time: says who returns first, and when."""
     who = f"{wait.account_id} returns first ({wait.reason})" if wait.account_id else wait.reason
-    replay = f" --replay {wait.decision}" if wait.decision else ""
     return PoolError(
         "all_cooling_down", f"no account for {request.model or request.method} is free: {who}",
-        hint=f"gemini-pool explain {request.model}{replay}", retry_at=wait.until, account=wait.account_id or None,
+        hint=f"gemini-pool explain {request.model}", retry_at=wait.until, account=wait.account_id or None,
+        details=recorded(wait.decision),
     )  # fmt: skip
 
 
