@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.core.pools import NOW, OK, account, ask, granted, guess, pool_of, replace, told, waits
+from tests.core.pools import NOW, OK, account, ask, granted, guess, pool_of, told, waits
 
 from gemini_poold.core import decisions
 from gemini_poold.core.explain import explain, explain_decision
@@ -76,8 +76,8 @@ def test_a_replay_gives_the_verdicts_and_the_choice_of_that_moment(seed: int, st
         assert replay.recorded
         assert (replay.at, replay.chosen) == (before.at, before.chosen)
         # Limits are told of everybody when somebody asks, and kept where they matter.
-        shown = {v.account_id: replace(v, limits=()) for v in before.verdicts}
-        assert {v.account_id: replace(v, limits=()) for v in replay.verdicts} == shown
+        shown = {v.account_id: v._replace(limits=()) for v in before.verdicts}
+        assert {v.account_id: v._replace(limits=()) for v in replay.verdicts} == shown
         if isinstance(decision, Grant):
             assert (replay.chosen, replay.code) == (decision.account.id, None)
             assert next(v.verdict for v in replay.verdicts) == "chosen"

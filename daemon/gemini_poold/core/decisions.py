@@ -20,9 +20,11 @@ from .verdicts import Verdict, ordered, verdicts
 MOST = 1_000  # decisions
 MOST_VERDICTS = 20_000  # over all of them
 RATE = 500.0  # verdicts a second: some thousandths of one core
-SAVED = 2_000.0
+SAVED = 500.0  # a second of it
 _SAVED_S = SAVED / RATE
 _STEPPED_S = 300.0
+_LARGE = 200
+_LONGEST_S = 240.0
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Decisions:
             if ahead_s < _STEPPED_S:
                 return None
             ahead_s = 0.0  # the clock was set back
-        self._paid_until = now + max(0.0, ahead_s) + len(members) / RATE
+        self._paid_until = now + max(0.0, ahead_s) + _cost_s(len(members))
         return verdicts(self._chooser, members.values(), request, now)
 
     def add(self, decision: Decision) -> None:
@@ -115,6 +117,11 @@ class Decisions:
             if len(self._unserved) > MOST:
                 self._unserved.popitem(last=False)
         return new.id
+
+
+def _cost_s(members: int) -> float:
+    """A large pool pays more than its share, because it keeps whoever asks waiting for so long."""
+    return min(members / RATE * max(1.0, members / _LARGE), _LONGEST_S)
 
 
 def standing(decision: Decision) -> tuple[Verdict, ...]:

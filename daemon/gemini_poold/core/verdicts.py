@@ -6,19 +6,19 @@ Reads what the chooser reads and changes nothing. The pool's own path asks this 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import inf
+from typing import NamedTuple
 
 from .chooser import Chooser
 from .cooldown import Cooldown
 from .health import HELD
+from .index import ModelIndex
 from .member import Member
 from .model import AccountState, CooldownRow, Request
 from .pacing import Known
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`verdict`: "chosen", "available", or the word for what keeps it out. `rank`: of who is free; the lowest is next.
     `cooldowns`: all that reach it, the longest first. `limits`: what is known of its bucket, where it matters."""
 
@@ -36,12 +36,13 @@ def verdicts(
     chooser: Chooser, members: Iterable[Member], request: Request, now: float, *, limits: bool = False
 ) -> tuple[Verdict, ...]:
     """Everybody's, in the order of the file. `limits`: name everybody's known limits, not only those that keep one out."""
-    return tuple(_verdict(chooser, member, request, now, limits) for member in members)
+    index = chooser.candidates(request)
+    return tuple(_verdict(chooser, index, member, request, now, limits) for member in members)
 
 
 def ordered(found: Iterable[Verdict], chosen: str | None) -> tuple[Verdict, ...]:
     """With the chosen one marked and first, then who is free, best first, then by return."""
-    marked = (replace(v, verdict="chosen", available=True) if v.account_id == chosen else v for v in found)
+    marked = (v._replace(verdict="chosen", available=True) if v.account_id == chosen else v for v in found)
     return tuple(
         sorted(
             marked, key=lambda v: (v.account_id != chosen, not v.available, v.rank, _or_never(v.returns_at))
@@ -49,8 +50,10 @@ def ordered(found: Iterable[Verdict], chosen: str | None) -> tuple[Verdict, ...]
     )
 
 
-def _verdict(chooser: Chooser, member: Member, request: Request, now: float, limits: bool) -> Verdict:
-    word = chooser.forbids(member.account, request)
+def _verdict(
+    chooser: Chooser, index: ModelIndex, member: Member, request: Request, now: float, limits: bool
+) -> Verdict:
+    word = "" if member.id in index.slots else chooser.forbids(member.account, request)
     if word:
         return Verdict(member.id, word, _WORDS.get(word, word), False, None, ())
     if request.pin and member.id != request.pin:
@@ -67,17 +70,22 @@ def _verdict(chooser: Chooser, member: Member, request: Request, now: float, lim
         return Verdict(member.id, _waiting_word(member), reason, False, expected, (), (), known)
     if member.id in request.exclude:
         return Verdict(member.id, "excluded", "tried already, or the request excludes it", False, None, ())
-    return _by_time(chooser, member, request, now, known)
+    return _by_time(chooser, index, member, request, now, known)
 
 
 def _by_time(
-    chooser: Chooser, member: Member, request: Request, now: float, known: tuple[Known, ...]
+    chooser: Chooser,
+    index: ModelIndex,
+    member: Member,
+    request: Request,
+    now: float,
+    known: tuple[Known, ...],
 ) -> Verdict:
     """What cooldowns, limits and caps say."""
     until = chooser.blocked_for(member, request, now)
     resting = tuple(c.row() for c in chooser.resting(member, request.model, now))
     if until <= now:
-        rank = chooser.candidates(request).rank_of(member, now)
+        rank = index.rank_of(member, now)
         return Verdict(member.id, "available", _standing(member, now), True, None, rank, resting, known)
     found = chooser.blocking(member, request.model, now)
     returns = None if until == inf else until
