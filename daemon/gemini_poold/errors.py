@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from gemini_pool.errors import (
     ERRORS,
     Cancelled,
@@ -24,6 +26,7 @@ from gemini_pool.errors import (
 
 __all__ = [
     "ERRORS",
+    "UNREADABLE",
     "Cancelled",
     "ConfigInvalid",
     "ConnectionLost",
@@ -36,6 +39,10 @@ __all__ = [
     "UpstreamFailure",
     "Word",
 ]
+
+# Whatever msgspec raises for bytes that are not the JSON that they should be: invalid UTF-8 is no DecodeError, and what is
+# nested too deeply is none either. Bytes from outside are decoded under this and nothing narrower (held by a test).
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 FailureKind = Literal["refused", "reset", "timeout", "dns", "tls", "closed", "other"]
 

@@ -238,6 +238,13 @@ def framed(body: bytes) -> bytes:
         (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/frobnicate"}'), -32601, False),
         (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/acquire","params":{"model":7}}'), -32602, False),
         (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/acquire"}'), -32602, False),
+        (
+            framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/acquire","params":{"model":"\xff"}}'),
+            -32602,
+            False,
+        ),
+        (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/\xff"}'), -32700, True),
+        (framed(b'{"jsonrpc":"2.0","id":"\xff","method":7}'), -32700, True),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", -32700, True),
     ],
     ids=lambda value: value[:30].decode(errors="replace") if isinstance(value, bytes) else None,

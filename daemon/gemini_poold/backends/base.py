@@ -13,7 +13,7 @@ import msgspec
 
 from ..config import Endpoints
 from ..core import model as core
-from ..errors import UpstreamFailure
+from ..errors import UNREADABLE, UpstreamFailure
 
 GENERATE = frozenset({"generateContent", "streamGenerateContent"})
 STREAM = "streamGenerateContent"
@@ -128,7 +128,7 @@ def read_plain(payload: bytes) -> Reading:
     """The reading of an answer in the "gl" or "vx" dialect."""
     try:
         return _reading(_plain.decode(payload))
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         return _unreadable(payload, e)
 
 
@@ -136,14 +136,14 @@ def read_wrapped(payload: bytes) -> Reading:
     """The reading of an answer in the "ca" dialect."""
     try:
         outer = _wrapped.decode(payload)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         return _unreadable(payload, e)
     if outer.error != _NONE or outer.response is None:
         return Reading(error=outer.error != _NONE, empty=outer.totalTokens is None)
     return _reading(outer.response)
 
 
-def _unreadable(payload: bytes, error: msgspec.DecodeError) -> Reading:
+def _unreadable(payload: bytes, error: Exception) -> Reading:
     """An array-wrapped error is one; what is JSON of an unexpected shape is passed on unread; the rest is broken."""
     if payload.lstrip()[:1] == b"[" and b'"error"' in payload:
         return Reading(error=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from ..errors import UNREADABLE
+
 # A quote inside a JSON string is escaped: these bytes can only be a key.
 _ASKED = re.compile(rb'"candidate(?:Count|_count)"\s*:')
 
@@ -44,7 +46,7 @@ def asked(body: bytes) -> int:
         return 1
     try:
         asking = _asking.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return 1  # Google's to refuse
     inner = asking.request if isinstance(asking.request, dict) else {}
     for config in (
@@ -71,7 +73,7 @@ class Candidates:
         """One event of a stream, as the backend sent it."""
         try:
             event = _event.decode(payload)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return
         found = event.candidates or (event.response.candidates if event.response else None) or ()
         for candidate in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ..core.quota import QuotaReading, Quotas, reading
+from ..errors import UNREADABLE
 from . import durations
 
 METHOD = "retrieveUserQuota"
@@ -36,7 +37,7 @@ def readings(body: bytes, account_id: str, now: float, known: Quotas) -> list[Qu
     """
     try:
         buckets = _answer.decode(body).buckets or []
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise ValueError(f"not an answer of {METHOD}: {e}") from None
     return [
         reading(

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from ..errors import UNREADABLE
 from . import durations
 
 _DEPTH = 10  # how deep errors are found packed into the text of others
@@ -288,7 +289,7 @@ def _parse(text: str) -> Any:
     for candidate in _attempts(text):
         try:
             return msgspec.json.decode(candidate)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        except (*UNREADABLE, UnicodeEncodeError):
             continue
     return None
 

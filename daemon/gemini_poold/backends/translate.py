@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Raw
 
-from ..errors import PoolError
+from ..errors import UNREADABLE, PoolError
 
 Fields = dict[str, Raw]
 
@@ -36,7 +36,7 @@ def fields(body: bytes | Raw, what: str = "the body") -> Fields:
     """The fields of a JSON object, each still encoded. Raises PoolError `bad_request`."""
     try:
         return _object.decode(body)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except UNREADABLE as e:
         raise PoolError("bad_request", f"{what} is not a JSON object: {e}") from None
 
 
@@ -53,7 +53,7 @@ def objects(value: Raw | None, what: str) -> list[Fields]:
     """The objects of a JSON array, their fields still encoded. Raises PoolError `bad_request`."""
     try:
         return [] if value is None else _objects.decode(value)
-    except (msgspec.DecodeError, RecursionError) as e:
+    except UNREADABLE as e:
         raise PoolError("bad_request", f"{what} is not an array of objects: {e}") from None
 
 
@@ -130,7 +130,7 @@ def cleaned(parts: Fields, *, roles: bool) -> None:
         return
     try:
         contents = _objects.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return  # no list of objects: Google says so better than we could
     changed = [c for c in map(_content_cleaned, contents) if c is not None] if deep else contents
     if roles:
@@ -163,7 +163,7 @@ def _content_cleaned(content: Fields) -> Fields | None:
         return content
     try:
         parts = _objects.decode(content["parts"])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return content
     kept = [_part_cleaned(p) for p in parts if bytes(p.get("thought", b"")).strip() != b"true"]
     if parts and not kept:
@@ -206,7 +206,7 @@ def file_uris(parts: Fields) -> Iterator[str]:
         return
     try:
         contents = _files.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return
     for content in contents:
         for part in content.parts:
@@ -272,7 +272,7 @@ def unwrapped(payload: bytes) -> bytes:
     """The answer inside a Code Assist one; b"" when it holds none. `traceId` serves as a missing `responseId`."""
     try:
         envelope = _envelope.decode(payload)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return payload
     if envelope.response == _NONE:
         return payload if b'"error"' in payload else b""
@@ -288,7 +288,7 @@ def wrapped(payload: bytes) -> bytes:
     """An answer as Code Assist would wrap it. Its clients overwrite `responseId` with `traceId`, so that is there."""
     try:
         name = _named.decode(payload).responseId
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return payload
     trace = b',"traceId":' + _encode(name) if name else b""
     return b'{"response":' + payload.strip() + trace + b"}"

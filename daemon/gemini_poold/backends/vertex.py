@@ -9,7 +9,7 @@ import msgspec
 
 from ..core import model as core
 from ..core.model import Account
-from ..errors import PoolError
+from ..errors import UNREADABLE, PoolError
 from . import translate
 from .answering import Answering
 from .base import GENERATE, STREAM, Reading
@@ -129,7 +129,7 @@ _predictions = msgspec.json.Decoder(_Predictions)
 def _predict(body: bytes) -> bytes:
     try:
         asked = _embed.decode(body)
-    except msgspec.DecodeError as e:
+    except UNREADABLE as e:
         raise translate.cannot(_NAME, "this embedContent request", str(e)) from None
     if len(asked.content.parts) != 1:
         raise translate.cannot(_NAME, "more or fewer than one text part in embedContent")
@@ -148,7 +148,7 @@ def _predict(body: bytes) -> bytes:
 def _embedding(body: bytes) -> bytes:
     try:
         values = _predictions.decode(body).predictions[0].embeddings.values
-    except (msgspec.DecodeError, IndexError):
+    except (*UNREADABLE, IndexError):
         raise PoolError("upstream_error", "Vertex answered without an embedding") from None
     return b'{"embedding":{"values":' + bytes(values) + b"}}"
 
@@ -156,7 +156,7 @@ def _embedding(body: bytes) -> bytes:
 def _predicted_usage(body: bytes) -> core.Usage | None:
     try:
         found = _predictions.decode(body).predictions
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     tokens = sum(
         int(p.embeddings.statistics.token_count) for p in found if p.embeddings.statistics is not None

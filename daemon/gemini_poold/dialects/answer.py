@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..errors import PoolError
-from .reading import UNREADABLE
+from ..errors import UNREADABLE, PoolError
 
 # Finish reasons after which all that was asked for is there, or as much of it as the limit allows.
 WHOLE, LENGTH = "STOP", "MAX_TOKENS"

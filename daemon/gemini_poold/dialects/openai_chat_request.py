@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from ..backends.translate import SENTINEL
+from ..errors import UNREADABLE
 from . import openai_parts, openai_tools, thinking
-from .reading import UNREADABLE, Json, Reader, refused
+from .reading import Json, Reader, refused
 
 # Bookkeeping of OpenAI's side, hints on price and caching, and choices that Gemini makes on its own.
 IGNORED = (

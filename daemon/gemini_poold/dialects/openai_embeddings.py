@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..errors import PoolError
-from .reading import UNREADABLE, Json, Reader, refused
+from ..errors import UNREADABLE, PoolError
+from .reading import Json, Reader, refused
 
 
 @dataclass(slots=True)

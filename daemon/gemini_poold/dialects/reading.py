@@ -10,12 +10,9 @@ from typing import Any
 
 import msgspec
 
-from ..errors import PoolError
+from ..errors import UNREADABLE, PoolError
 
 Json = dict[str, Any]
-
-# Whatever msgspec raises for bytes that are not what they should be: invalid UTF-8 is no DecodeError.
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def refused(what: str, why: str = "") -> PoolError:

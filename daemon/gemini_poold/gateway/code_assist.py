@@ -18,6 +18,7 @@ from aiohttp import web
 from gemini_pool import wire
 from gemini_pool.errors import PoolError
 
+from ..errors import UNREADABLE
 from . import relay
 from .exchange import Exchange
 
@@ -61,7 +62,7 @@ async def generate(exchange: Exchange) -> web.StreamResponse:
     body = await exchange.read_body()
     try:
         wrapper = _wrapper.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise PoolError("bad_request", f"the body is no Code Assist request: {error}") from None
     model = wrapper.model or wrapper.request.model
     if not model:
@@ -159,7 +160,7 @@ async def _project(exchange: Exchange) -> str:
     body = await exchange.read_body()
     try:
         asked = _set_up.decode(body or b"{}")
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise PoolError("bad_request", f"the body cannot be read: {error}") from None
     return asked.cloudaicompanionProject or PROJECT
 

@@ -16,6 +16,8 @@ import msgspec
 
 from gemini_pool.errors import ERRORS, PoolError, Word
 
+from ..errors import UNREADABLE
+
 DOMAIN = "gemini-pool"
 JSON = "application/json; charset=UTF-8"
 
@@ -112,7 +114,7 @@ def of_google(status: int, body: bytes) -> bytes:
     """Google's own refusal in OpenAI's form: its message, and its status as `code`."""
     try:
         value: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         value = None
     if isinstance(value, list) and value:
         value = value[0]

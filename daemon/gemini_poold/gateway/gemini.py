@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
+from ..errors import UNREADABLE
 from . import relay
 from .exchange import Exchange
 
@@ -48,7 +49,7 @@ def rename(body: bytes, name: str) -> bytes:
     """`body` with every `model` of embedContent, batchEmbedContents and countTokens set to `name`."""
     try:
         value: Any = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return body  # Google's to refuse
     if not isinstance(value, dict):
         return body

@@ -15,6 +15,7 @@ from gemini_pool.errors import PoolError
 
 from ..clock import Clock
 from ..core.model import Account, Backend
+from ..errors import UNREADABLE
 from ..transport import Transport
 
 log = logging.getLogger("gemini_pool.gateway")
@@ -136,7 +137,7 @@ def parse(body: bytes) -> Sequence[Model] | None:
     """The entries of a `models.list` answer, or None when it is none."""
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     models = answer.get("models") if isinstance(answer, dict) else None
     if not isinstance(models, list):

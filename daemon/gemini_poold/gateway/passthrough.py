@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from gemini_pool.errors import PoolError
 
+from ..errors import UNREADABLE
 from ..runtime.forward import RESOURCES, Forwarded, Forwarder
 from . import bound, relay
 from .errors import JSON
@@ -276,5 +277,5 @@ async def remember(
 def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

@@ -16,6 +16,7 @@ from ..core.health import ERROR_WORD, HELD
 from ..core.member import Member
 from ..core.model import ALL_FORMS, Request
 from ..credentials.base import CLOUD_PLATFORM
+from ..errors import UNREADABLE
 from ..runtime.dispatch import Answer, Call, ClientFault
 from ..runtime.tokens import Need
 from .caller import Caller
@@ -99,7 +100,7 @@ def _client_fault(answer: Answer) -> PoolError:
     try:
         message = msgspec.json.decode(answer.body, type=_Refusal).error.message
         details = msgspec.json.decode(answer.body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         pass
     return PoolError(
         "bad_request",

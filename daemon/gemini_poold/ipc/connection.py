@@ -33,6 +33,7 @@ from gemini_pool.errors import (
 from gemini_pool.framing import HEADER, MAX_FRAME, Decoder
 
 from ..core.model import PoolEvent
+from ..errors import UNREADABLE
 from .notices import Notices
 from .peer import Peer
 
@@ -198,7 +199,7 @@ class Connection(asyncio.BufferedProtocol):
         except msgspec.ValidationError as error:
             self._refuse_message(message, str(error))
             return
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             self._refuse_frame(PoolError("bad_request", f"not JSON: {error}", rpc_code=PARSE_ERROR))
             return
         verb = self._verbs.get(call.method)  # type: ignore[arg-type] # UNSET is a key that no table has
@@ -231,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
         elif call.method == "$/cancelRequest":
             try:
                 self._cancel(self._running.get(_cancel_params.decode(call.params).id))
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 log.debug("a $/cancelRequest that names no request: %s", error)
         elif ident is not None:
             self._reply_error(ident, self._server.no_method(call.method, self._verbs), None)
@@ -240,7 +241,11 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse_message(self, message: bytes, why: str) -> None:
         """JSON, but no request: the connection goes on. The id is given back where one can be found."""
         ident: Id = None
-        value = msgspec.json.decode(message)
+        try:
+            value = msgspec.json.decode(message)
+        except UNREADABLE as error:
+            self._refuse_frame(PoolError("bad_request", f"not JSON: {error}", rpc_code=PARSE_ERROR))
+            return
         if isinstance(value, list):
             why = "batches are not supported: send the requests one by one, they run concurrently"
         elif isinstance(value, dict) and type(value.get("id")) in (int, str, float):
@@ -377,7 +382,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if isinstance(error, PoolError):
             self._send_error(ident, error)
-        elif isinstance(error, msgspec.MsgspecError):
+        elif isinstance(error, (msgspec.MsgspecError, UnicodeDecodeError)):
             method = verb.method if verb is not None else "result"
             self._send_error(ident, PoolError("bad_request", f"{method}: {error}", rpc_code=INVALID_PARAMS))
         else:

@@ -17,7 +17,7 @@ from ..accounts.schema import AccountEntry
 from ..config import SecretRef
 from ..core.health import HELD
 from ..core.model import AccountState, PoolEvent
-from ..errors import PoolError
+from ..errors import UNREADABLE, PoolError
 from . import terms
 from .examine import Examiner, Running
 from .exchange import revoke
@@ -210,7 +210,7 @@ def _check_text(params: wire.AccountAddParams) -> None:
         return
     try:
         fine = isinstance(msgspec.json.decode(text), dict)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         fine = False
     if not fine:
         raise PoolError("bad_request", "the secret of such a credential is Google's own JSON file")
