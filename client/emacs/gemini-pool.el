@@ -333,8 +333,12 @@ Returns a call for `gemini-pool-cancel'."
     (gemini-pool--show
      "status"
      (or (mapcar (lambda (each)
-                   (format "%-20s %-14s %-16s %s" (plist-get each :id) (plist-get each :backend)
-                           (plist-get each :state) (or (plist-get each :reason) "")))
+                   (format "%-20s %-14s %-16s %s%s" (plist-get each :id) (plist-get each :backend)
+                           (plist-get each :state)
+                           (if-let ((globs (append (plist-get each :pinned) nil)))
+                               (format "pinned for %s  " (string-join globs " "))
+                             "")
+                           (or (plist-get each :reason) "")))
                  (plist-get (gemini-pool-request "pool/status") :accounts))
          '("no accounts yet: gemini-pool account add")))))
 
@@ -429,28 +433,37 @@ Returns a call for `gemini-pool-cancel'."
       (browse-url (plist-get flow :url))
       (message "Log in at %s" (plist-get flow :url))
       (gemini-pool-call "account/loginFinish" (list :login (plist-get flow :login))
-                        (lambda (error verdict)
+                        (lambda (error finished)
                           (if error (gemini-pool--complain error)
-                            (message "gemini-pool: %s is %s" (plist-get verdict :account)
-                                     (or (plist-get verdict :state) "there"))))))))
+                            (let* ((verdict (plist-get finished :verdict))
+                                   (next (or (plist-get verdict :next) "")))
+                              (message "gemini-pool: %s is %s%s" (plist-get finished :account)
+                                       (plist-get verdict :state)
+                                       (if (string-empty-p next) "" (concat "\n" next))))))))))
 
-(defun gemini-pool--do (method account said)
-  "Call METHOD for ACCOUNT, then say that it SAID."
+(defun gemini-pool--do (method account said &optional model)
+  "Call METHOD for ACCOUNT and MODEL, then say that it SAID."
   (gemini-pool--or-complain
-    (gemini-pool-request method (list :account account))
-    (message "gemini-pool: %s %s" account said)))
+    (gemini-pool-request method (append (list :account account) (when model (list :model model))))
+    (message "gemini-pool: %s %s%s" account said (if model (concat " for " model) ""))))
+
+(defun gemini-pool--models-of-pin ()
+  "With a prefix argument, read the glob of models that a pin is for."
+  (when current-prefix-arg (list (read-string "Models (a glob): "))))
 
 ;;;###autoload
-(defun gemini-pool-pin (account)
-  "Use ACCOUNT wherever it can serve."
-  (interactive (list (gemini-pool--account)))
-  (gemini-pool--do "account/pin" account "is pinned"))
+(defun gemini-pool-pin (account &optional model)
+  "Use ACCOUNT before all others, in every program, for what it can serve.
+With MODEL, a glob (asked for with a prefix argument), only for models that fit."
+  (interactive (cons (gemini-pool--account) (gemini-pool--models-of-pin)))
+  (gemini-pool--do "account/pin" account "is pinned" model))
 
 ;;;###autoload
-(defun gemini-pool-unpin (account)
-  "Let the pool choose again instead of ACCOUNT."
-  (interactive (list (gemini-pool--account)))
-  (gemini-pool--do "account/unpin" account "is not pinned any more"))
+(defun gemini-pool-unpin (account &optional model)
+  "Let the pool choose again instead of ACCOUNT.
+With MODEL, only the pin of that glob ends."
+  (interactive (cons (gemini-pool--account) (gemini-pool--models-of-pin)))
+  (gemini-pool--do "account/unpin" account "is not pinned any more" model))
 
 ;;;###autoload
 (defun gemini-pool-pause (account)

@@ -36,13 +36,17 @@ export const ACTIONS = [
   { label: "Verify it with one real call", value: "verify" },
   { label: "Use it (again)", value: "enable" },
   { label: "Use it no more", value: "disable" },
+  { label: "Pin it: use it before all others", value: "pin" },
+  { label: "Unpin it", value: "unpin" },
   { label: "Forget its cooldowns", value: "clearCooldown" },
 ]
 
 /** The choices of the account menu, each with its state. Empty without a daemon. */
 export async function accountChoices(pool) {
   try {
-    return (await pool.accounts()).map(({ id, state, email }) => ({ label: email ? `${id} (${email})` : id, value: id, hint: state }))
+    return (await pool.accounts()).map(({ id, state, email, pinned }) => ({
+      label: email ? `${id} (${email})` : id, value: id, hint: pinned?.length ? `${state}, pinned` : state,
+    }))
   } catch {
     return []
   }
@@ -56,6 +60,8 @@ export async function act(pool, account, action) {
       return `${account}: ${verdict.state}${verdict.reason ? `, ${verdict.reason}` : ""}${verdict.next ? ` (${verdict.next})` : ""}`
     }
     const done = await pool.call(`account/${action}`, { account })
+    if (action === "pin") return `${account}: pinned, used before all others`
+    if (action === "unpin") return `${account}: not pinned`
     return action === "clearCooldown" ? `${account}: ${done.cleared} cooldowns forgotten` : `${account}: ${done.state}`
   } catch (error) {
     return said(error)

@@ -46,6 +46,10 @@ export declare class Pool {
   explain(model: string, options?: { session?: string }): Promise<ExplainResult>
   accounts(): Promise<AccountInfo[]>
   info(): Promise<DaemonInfo>
+  /** Use an account before all others for what it can serve; `model`: a glob, default: every model. */
+  pin(account: string, model?: string): Promise<unknown>
+  /** No more; `model`: the glob that it was pinned for, default: all. */
+  unpin(account: string, model?: string): Promise<unknown>
   generate(model: string, request: GenerateRequest, options?: GenerateOptions & { method?: GenerateParams["method"] }): Promise<Chunk>
   stream(model: string, request: GenerateRequest, options?: GenerateOptions): AsyncGenerator<Chunk, StreamResult, void>
   events(...kinds: Event["kind"][]): Promise<AsyncIterableIterator<Event>>

@@ -84,6 +84,9 @@ export class Pool {
   explain(model, options = {}) { return this.call("pool/explain", { model, ...options }) }
   async accounts() { return (await this.call("account/list")).accounts }
   info() { return this.call("daemon/info") }
+  /** Use an account before all others for what it can serve; `model`: a glob, empty: every model. */
+  pin(account, model = "") { return this.call("account/pin", { account, model }) }
+  unpin(account, model = "") { return this.call("account/unpin", { account, model }) }
 
   /** One answer. `request` is a prompt, or a body of the Gemini API. */
   generate(model, request, { signal, ...options } = {}) {

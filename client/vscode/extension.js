@@ -6,7 +6,6 @@ import { answer, models } from "./chat.js"
 import { accountItems, act, actionItems, explainText, login, quotaText, said, statusBar } from "./pool.js"
 
 const { window } = vscode
-const PIN = "geminiPool.pinned"
 
 /** @param {vscode.ExtensionContext} context */
 export function activate(context) {
@@ -16,23 +15,16 @@ export function activate(context) {
   bar.name = "gemini-pool"
   bar.command = "geminiPool.accounts"
   bar.show()
-  const pinned = () => context.workspaceState.get(PIN, "")
 
   async function refresh() {
-    const { text, tooltip, state } = await statusBar(pool, pinned())
+    const { text, tooltip, state } = await statusBar(pool)
     bar.text = `$(sparkle) ${text}`
     bar.tooltip = tooltip
     bar.backgroundColor = state === "low" ? new vscode.ThemeColor("statusBarItem.warningBackground") : undefined
   }
 
-  /** @param {string} [account] */
-  async function pin(account = "") {
-    await context.workspaceState.update(PIN, account)
-    window.showInformationMessage(account ? `Chat uses ${account} alone in this workspace.` : "Chat uses any account.")
-  }
-
   async function pickAccount() {
-    return window.showQuickPick(accountItems(pool, pinned()), { placeHolder: "Which account?", matchOnDetail: true })
+    return window.showQuickPick(accountItems(pool), { placeHolder: "Which account?", matchOnDetail: true })
   }
 
   /** @param {string} [account] */
@@ -45,14 +37,18 @@ export function activate(context) {
     if (line) window.showInformationMessage(line)
   }
 
+  /** @param {"pin" | "unpin"} action */
+  async function pin(action) {
+    const item = await pickAccount()
+    if (item) window.showInformationMessage(await act(pool, item.label, action))
+  }
+
   const commands = {
     async accounts() {
       const item = await pickAccount()
-      const chosen = item && (await window.showQuickPick(actionItems(item, pinned()), { placeHolder: item.label }))
+      const chosen = item && (await window.showQuickPick(actionItems(item), { placeHolder: item.label }))
       if (!item || !chosen) return
       if (chosen.action === "login") await logIn(item.label)
-      else if (chosen.action === "pin") await pin(item.label)
-      else if (chosen.action === "unpin") await pin()
       else window.showInformationMessage(await act(pool, item.label, chosen.action))
     },
     quota: async () => show(await quotaText(pool)),
@@ -62,11 +58,8 @@ export function activate(context) {
       if (model) await show(await explainText(pool, model))
     },
     login: () => logIn(),
-    async pin() {
-      const item = await pickAccount()
-      if (item) await pin(item.label)
-    },
-    unpin: () => pin(),
+    pin: () => pin("pin"),
+    unpin: () => pin("unpin"),
   }
   for (const [name, run] of Object.entries(commands))
     context.subscriptions.push(vscode.commands.registerCommand(`geminiPool.${name}`, async () => {
@@ -77,7 +70,7 @@ export function activate(context) {
       }
       await refresh()
     }))
-  context.subscriptions.push(vscode.lm.registerLanguageModelChatProvider("gemini-pool", provider(pool, pinned)))
+  context.subscriptions.push(vscode.lm.registerLanguageModelChatProvider("gemini-pool", provider(pool)))
   const timer = setInterval(refresh, 1000 * Math.max(5, settings.get("refreshSeconds", 60)))
   context.subscriptions.push(bar, { dispose: () => (clearInterval(timer), pool.close()) })
   return refresh()
@@ -118,9 +111,8 @@ const dialogs = {
 }
 
 /** @param {Pool} pool
- * @param {() => string} pinned
  * @returns {vscode.LanguageModelChatProvider} */
-const provider = (pool, pinned) => ({
+const provider = (pool) => ({
   async provideLanguageModelChatInformation({ silent }) {
     try {
       return (await models(pool)).map((/** @type {any} */ { id, name, input, output }) => ({
@@ -132,7 +124,7 @@ const provider = (pool, pinned) => ({
     }
   },
   async provideLanguageModelChatResponse(model, messages, { tools, toolMode }, progress, token) {
-    const options = { tools, mustCall: toolMode === vscode.LanguageModelChatToolMode.Required, account: pinned(), signal: signalOf(token) }
+    const options = { tools, mustCall: toolMode === vscode.LanguageModelChatToolMode.Required, signal: signalOf(token) }
     try {
       for await (const part of answer(pool, model.id, messages.map(plain), options))
         if ("text" in part) progress.report(new vscode.LanguageModelTextPart(part.text))

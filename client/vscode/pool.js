@@ -14,12 +14,13 @@ export const said = (error) => `gemini-pool: ${error.message}${error.hint ? ` ($
 
 /** The status bar: the tightest quota, or why there is none. Never fails. `state` is "ok", "low" (under a tenth) or "off".
  * @param {Pool} pool
- * @param {string} [pinned]
  * @returns {Promise<{ text: string, tooltip: string, state: "ok" | "low" | "off" }>} */
-export async function statusBar(pool, pinned = "") {
-  const pin = pinned ? `\nchat is pinned to ${pinned}` : ""
+export async function statusBar(pool) {
   try {
-    const known = (await pool.quota()).accounts.filter((entry) => entry.fraction !== null)
+    const [quota, accounts] = await Promise.all([pool.quota(), pool.accounts()])
+    const pinned = accounts.filter((one) => one.pinned?.length).map((one) => one.id)
+    const pin = pinned.length ? `\npinned: ${pinned.join(", ")}` : ""
+    const known = quota.accounts.filter((entry) => entry.fraction !== null)
     if (!known.length) return { text: "gemini ok", tooltip: `nothing is known of any quota yet${pin}`, state: "ok" }
     const [least] = known.sort((a, b) => Number(a.fraction) - Number(b.fraction))
     const tooltip = `${least.account}: ${percent(least.fraction)} of ${least.model} left${least.resets_at === null ? "" : `, resets ${at(least.resets_at)}`}${pin}`
@@ -30,34 +31,35 @@ export async function statusBar(pool, pinned = "") {
 }
 
 /** The accounts with their state, for a quick pick.
- * @param {Pool} pool
- * @param {string} [pinned] */
-export async function accountItems(pool, pinned = "") {
-  return (await pool.accounts()).map(({ id, backend, state, reason, email, tier, enabled }) => ({
+ * @param {Pool} pool */
+export async function accountItems(pool) {
+  return (await pool.accounts()).map(({ id, backend, state, reason, email, tier, enabled, pinned = [] }) => ({
     label: id,
-    description: [state, id === pinned && "pinned"].filter(Boolean).join(", "),
+    description: [state, pinned.length && (pinned.includes("*") ? "pinned" : `pinned for ${pinned.join(" ")}`)].filter(Boolean).join(", "),
     detail: [backend, email, tier, reason].filter(Boolean).join(" · "),
     enabled,
+    pinned: pinned.length > 0,
   }))
 }
 
 /** What can be done with an account of `accountItems`.
- * @param {{ label: string, enabled: boolean }} item
- * @param {string} [pinned] */
-export const actionItems = ({ label, enabled }, pinned = "") => [
+ * @param {{ enabled: boolean, pinned: boolean }} item */
+export const actionItems = ({ enabled, pinned }) => [
   { label: "Verify it with one real call", action: "verify" },
   { label: "Log it in again", action: "login" },
-  label === pinned ? { label: "Unpin chat from it", action: "unpin" } : { label: "Pin chat to it", action: "pin" },
+  pinned ? { label: "Unpin it", action: "unpin" } : { label: "Pin it: use it before all others", action: "pin" },
   enabled ? { label: "Use it no more", action: "disable" } : { label: "Use it again", action: "enable" },
   { label: "Forget its cooldowns", action: "clearCooldown" },
 ]
 
-/** Do one of verify, enable, disable and clearCooldown; a line for people.
+/** Do one of verify, enable, disable, pin, unpin and clearCooldown; a line for people.
  * @param {Pool} pool
  * @param {string} account
  * @param {string} action */
 export async function act(pool, account, action) {
   if (action === "clearCooldown") return `${account}: ${(await pool.call("account/clearCooldown", { account })).cleared} cooldowns forgotten`
+  if (action === "pin") return await pool.pin(account), `${account} is used before all others, in every program.`
+  if (action === "unpin") return await pool.unpin(account), `${account} is not pinned any more.`
   if (action === "verify") return verdictLine((await pool.call("account/verify", { accounts: [account] })).accounts[0].verdict)
   return verdictLine(await pool.call(action === "enable" ? "account/enable" : "account/disable", { account }))
 }

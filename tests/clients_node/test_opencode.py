@@ -114,7 +114,7 @@ def test_quota_tool_and_menu(opencode, daemon):
     console.log(await plugin.tool.gemini_quota.execute({}))
     const [use, manage] = plugin.auth.methods
     console.log(JSON.stringify(manage.prompts[0].options))
-    for (const action of ["disable", "enable", "clearCooldown", "verify"])
+    for (const action of ["disable", "enable", "clearCooldown", "verify", "unpin", "pin"])
       await manage.authorize({ account: "key-a", action })
     console.log(JSON.stringify(await use.authorize()))
     const config = {}
@@ -127,6 +127,9 @@ def test_quota_tool_and_menu(opencode, daemon):
     text = "\n".join(lines)
     assert '"value":"key-a"' in text
     assert "key-a: disabled" in text
+    assert "key-a: pinned" in text
+    with daemon.pool() as pool:
+        assert [account.pinned for account in pool.accounts()] == [["*"]]
     assert "key-a: 0 cooldowns forgotten" in text
     assert lines[-2:] == ['{"type":"success","key":"gemini-pool"}', "true function"]
 

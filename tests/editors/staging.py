@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+
+
+VISIT = (
+    "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read()"  # for a program of an editor's
+)
+
+
+def visit(url: str) -> None:
+    """What a person's browser does with the address of a login: the fake Google agrees and leads back to the daemon."""
+    with urllib.request.urlopen(url, timeout=20) as page:
+        page.read()
 
 
 @contextmanager

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conformance.script import FOLDER, scripts
-from tests.editors.staging import replayed
+from tests.editors.staging import VISIT, replayed
 from tests.fakes.daemon import DaemonProcess
 
 PACKAGE = Path(__file__).parents[2] / "client" / "emacs"
@@ -98,6 +99,64 @@ def test_commands_show_what_the_daemon_knows(daemon: DaemonProcess, tmp_path: Pa
     assert f"explain {MODEL}: a" in out[1]
     assert out[2].startswith("quota ")
     assert out[3].strip()
+
+
+SAID = """
+(defvar said nil)
+(advice-add 'message :override (lambda (form &rest args) (push (apply #'format form args) said) nil))
+"""
+
+
+def test_login(daemon: DaemonProcess, ann: str, tmp_path: Path) -> None:
+    """The address is opened; the end tells the state that the daemon found, here that of a disabled account."""
+    with daemon.pool() as pool:
+        pool.disable(ann)
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+{SAID}
+(setq browse-url-browser-function
+      (lambda (url &rest _) (start-process "browser" nil "{sys.executable}" "-c" "{VISIT}" url)))
+(gemini-pool-login "{ann}")
+(wait (lambda () (= 2 (length said))))
+(out (car said))
+(condition-case error (gemini-pool-login "nobody") (user-error (out (cadr error))))
+""",
+    )
+    assert out[0].startswith(f"gemini-pool: {ann} is disabled")
+    assert "client" in " ".join(out[1:])
+
+
+def test_pin(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """pin and unpin reach the daemon, for all models or for those of a glob; status shows them; a wrong account is told."""
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+{SAID}
+(defun pinned () (plist-get (aref (plist-get (gemini-pool-request "account/list") :accounts) 0) :pinned))
+(gemini-pool-pin "a" "gemini-3*")
+(out (car said) (pinned))
+(gemini-pool-status)
+(out (with-current-buffer "*gemini-pool status*" (string-trim (buffer-string))))
+(gemini-pool-unpin "a" "gemini-3*")
+(out (car said) (pinned))
+(gemini-pool-pin "a")
+(out (car said) (pinned))
+(gemini-pool-unpin "a")
+(out (car said) (pinned))
+(condition-case error (gemini-pool-pin "nobody") (user-error (out (cadr error))))
+""",
+    )
+    assert out[0] == "gemini-pool: a is pinned for gemini-3* [gemini-3*]"
+    assert "pinned for gemini-3*" in out[1]
+    assert out[2:5] == [
+        "gemini-pool: a is not pinned any more for gemini-3* []",
+        "gemini-pool: a is pinned [*]",
+        "gemini-pool: a is not pinned any more []",
+    ]
+    assert "nobody" in out[5]
 
 
 def test_an_error_brings_its_hint(daemon: DaemonProcess, tmp_path: Path) -> None:

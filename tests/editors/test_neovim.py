@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conformance.script import FOLDER, scripts
-from tests.editors.staging import replayed
+from tests.editors.staging import VISIT, replayed
 from tests.fakes.daemon import DaemonProcess
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +117,67 @@ out(table.concat(pool.complete("", "GeminiPool pause "), ','))
     assert "a is paused" in out
     assert "no verb nonsense" in out
     assert "\na\n" in out
+
+
+def test_login(daemon: DaemonProcess, ann: str, tmp_path: Path) -> None:
+    """The address is shown; the end tells the state that the daemon found, here that of a disabled account."""
+    with daemon.pool() as pool:
+        pool.disable(ann)
+    out = run_lua(
+        daemon,
+        tmp_path,
+        f"""
+local said = {{}}
+vim.notify = function(text) said[#said + 1] = text end
+vim.cmd('GeminiPool login {ann}')
+wait(function() return #said == 1 end)
+vim.fn.jobstart({{'{sys.executable}', '-c', '{VISIT}', said[1]:match('http%S+')}})
+wait(function() return #said == 2 end)
+out(said[2])
+vim.cmd('GeminiPool login nobody')
+wait(function() return #said == 3 end)
+out(said[3])
+""",
+    )
+    assert f"{ann} is disabled" in out
+    assert "client" in out.split(f"{ann} is")[1]
+
+
+def test_pin(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """pin and unpin reach the daemon, for all models or for those of a glob; status shows them; a wrong account is told."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+local said
+vim.notify = function(text) said = text end
+local function run(line)
+  said = nil
+  vim.cmd('GeminiPool ' .. line)
+  wait(function() return said end)
+  local _, found = rpc.wait('account/list', {})
+  out(said, '|', table.concat(found.accounts[1].pinned, ' '))
+end
+run('pin a gemini-3*')
+local before = #vim.api.nvim_list_wins()
+vim.cmd('GeminiPool status')
+wait(function() return #vim.api.nvim_list_wins() > before end)
+out(vim.api.nvim_buf_get_lines(0, 0, 1, false)[1])
+run('unpin a gemini-3*')
+run('pin a')
+run('unpin a')
+run('pin nobody')
+""",
+    )
+    lines = out.splitlines()
+    assert lines[0] == "gemini-pool: a is pinned for gemini-3* | gemini-3*"
+    assert lines[1].endswith("pinned for gemini-3*")
+    assert lines[2:5] == [
+        "gemini-pool: a is not pinned any more for gemini-3* | ",
+        "gemini-pool: a is pinned | *",
+        "gemini-pool: a is not pinned any more | ",
+    ]
+    assert "nobody" in lines[5]
 
 
 def test_an_error_brings_its_hint(daemon: DaemonProcess, tmp_path: Path) -> None:

@@ -85,11 +85,9 @@ def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacke
     )
     secrets = json.dumps(google.world.client_file(next(iter(google.world.clients.values()))))
     manifest = json.loads((unpacked / "package.json").read_text(encoding="utf-8"))["contributes"]
-    registered, bar, login, asked, pinned, texts, failed, models, parts, count, stopped, wrong = run(
+    registered, bar, login, asked, pinned, texts, failed, models, parts, count, stopped, wrong, unpinned = run(
         daemon, unpacked / "program.mjs", head + f"const secrets = {secrets}\n" + """
-        const kept = {}
-        const workspaceState = { get: (key, otherwise) => kept[key] ?? otherwise, update: async (key, value) => void (kept[key] = value) }
-        const context = { subscriptions: [], workspaceState }
+        const context = { subscriptions: [] }
         const command = (name, ...replies) => (answers.push(...replies), seen.commands[`geminiPool.${name}`]())
         const item = (label) => (items) => items.find((one) => one.label === label || one.action === label)
         await activate(context)
@@ -101,7 +99,7 @@ def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacke
         say([seen.said.at(-1), ...seen.failed]), say(seen.asked.at(-1).password)
 
         await command("accounts", item("b"), item("pin"))
-        say([seen.said.at(-1), kept, seen.bars[0].tooltip])
+        say([seen.said.at(-1), seen.bars[0].tooltip])
         await command("explain", () => MODEL), await command("quota")
         say(seen.documents)
         await command("login", () => "", ), await command("accounts", () => ({ label: "nobody", enabled: true }), item("verify"))
@@ -119,6 +117,8 @@ def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacke
         say(await provider.provideLanguageModelChatResponse({ id: MODEL }, messages, { toolMode: 1 }, stop, stopped) ?? "stopped")
         const wrong = provider.provideLanguageModelChatResponse({ id: "no-such" }, messages, { toolMode: 1 }, progress, vscode.token())
         say(await wrong.catch((error) => error.message))
+        await command("unpin", item("b"))
+        say([seen.said.at(-1), seen.bars[0].tooltip])
         for (const one of context.subscriptions) one.dispose()
         """,
     )  # fmt: skip
@@ -128,8 +128,10 @@ def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacke
     assert len(login) == 1
     assert login[0].startswith("ann: ready")
     assert asked is True
-    assert pinned[1] == {"geminiPool.pinned": "b"}
-    assert pinned[2].endswith("chat is pinned to b")
+    assert pinned[0].startswith("b is used before all others")
+    assert pinned[1].endswith("\npinned: b")
+    assert unpinned[0] == "b is not pinned any more."
+    assert "pinned" not in unpinned[1]
     assert texts[0].startswith(f"{MODEL}: ")
     assert len(texts) == 2
     assert len(failed) == 1
@@ -138,7 +140,7 @@ def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacke
     assert models["maxInputTokens"] > 1000
     assert "".join(parts).endswith("you said: hello")
     assert google.record.count("stream", credential="b") >= 1
-    assert google.record.count("stream", credential="a") == 0
+    assert google.record.count("stream", credential="a", status=200) == 0
     assert count == 2
     assert stopped == "stopped"
     assert wrong.startswith("gemini-pool: ")

@@ -30,8 +30,8 @@ def test_the_status_bar_has_the_tightest_quota(daemon: DaemonProcess, tmp_path: 
     shown, low, unknown, live = logic(
         daemon, tmp_path, """
         const entry = (account, fraction) => ({ account, model: MODEL, fraction, resets_at: 1800000000 })
-        const of = (...accounts) => ({ quota: async () => ({ accounts }) })
-        say(await ext.statusBar(of(entry("a", 0.5), entry("b", 0.25), entry("c", null)), "b"))
+        const of = (...accounts) => ({ quota: async () => ({ accounts }), accounts: async () => [{ id: "a" }, { id: "b", pinned: ["*"] }] })
+        say(await ext.statusBar(of(entry("a", 0.5), entry("b", 0.25), entry("c", null))))
         say(await ext.statusBar(of(entry("a", 0.05))))
         say(await ext.statusBar(of(entry("a", null))))
         say(await ext.statusBar(pool))
@@ -39,7 +39,7 @@ def test_the_status_bar_has_the_tightest_quota(daemon: DaemonProcess, tmp_path: 
     )  # fmt: skip
     assert (shown["text"], shown["state"]) == ("gemini 25 %", "ok")
     assert shown["tooltip"].startswith(f"b: 25 % of {MODEL} left, resets ")
-    assert shown["tooltip"].endswith("pinned to b")
+    assert shown["tooltip"].endswith("\npinned: b")
     assert (low["text"], low["state"]) == ("gemini 5 %", "low")
     assert unknown["text"] == "gemini ok"
     assert live["state"] == "ok"
@@ -63,8 +63,9 @@ def test_accounts_and_what_is_done_with_them(daemon: DaemonProcess, tmp_path: Pa
     """Each account has its state; verify, disable, enable and clearCooldown do what they say; explain tells of all."""
     items, actions, verified, disabled, after, enabled, cleared, why, quota = logic(
         daemon, tmp_path, """
-        const items = await ext.accountItems(pool, "b")
-        say(items), say(ext.actionItems(items[0], "b").concat(ext.actionItems(items[1], "b")).map(({ action }) => action))
+        await ext.act(pool, "b", "pin")
+        const items = await ext.accountItems(pool)
+        say(items), say(items.flatMap(ext.actionItems).map(({ action }) => action))
         say(await ext.act(pool, "a", "verify")), say(await ext.act(pool, "a", "disable"))
         say((await ext.accountItems(pool))[0])
         say(await ext.act(pool, "a", "enable")), say(await ext.act(pool, "a", "clearCooldown"))
@@ -129,6 +130,26 @@ def test_a_login_asks_for_the_risk(daemon: DaemonProcess, tmp_path: Path) -> Non
     assert len(wording) > 80
     assert refused == ""
     assert error != "blocked_by_terms"
+
+
+def test_a_pin_holds_for_the_pool(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
+    """Pinned, an account answers every chat; a pin for some models is told as such; unpinned, it is one of two again."""
+    pinned, partly, after = logic(
+        daemon, tmp_path, """
+        say(await ext.act(pool, "b", "pin"))
+        for (let n = 0; n < 4; n++) for await (const _ of chat.answer(pool, MODEL, ask("hello")));
+        await ext.act(pool, "b", "unpin"), await pool.pin("b", "gemini-3*")
+        say((await ext.accountItems(pool)).map(({ description }) => description))
+        await ext.act(pool, "b", "unpin"), say((await ext.accountItems(pool)).map(({ description }) => description))
+        """,
+    )  # fmt: skip
+    assert pinned.startswith("b is used before all others")
+    assert (google.record.count("stream", credential="b"), google.record.count("stream", credential="a")) == (
+        4,
+        0,
+    )
+    assert partly == ["ready", "ready, pinned for gemini-3*"]
+    assert after == ["ready", "ready"]
 
 
 def test_chat_streams(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:

@@ -94,7 +94,9 @@ function verbs.status()
   shown('status', 'pool/status', {}, function(status)
     local out = {}
     for _, account in ipairs(status.accounts or {}) do
-      out[#out + 1] = ('%-20s %-14s %-16s %s'):format(account.id, account.backend, account.state, account.reason or '')
+      local note = #(account.pinned or {}) > 0 and 'pinned for ' .. table.concat(account.pinned, ' ') .. '  ' or ''
+      local line = ('%-20s %-14s %-16s %s%s'):format(account.id, account.backend, account.state, note, account.reason or '')
+      out[#out + 1] = vim.trim(line)
     end
     return #out > 0 and out or { 'no accounts yet: gemini-pool account add' }
   end)
@@ -150,22 +152,28 @@ function verbs.login(account)
       return say(err)
     end
     vim.notify('Open this address to log in:\n' .. flow.url)
-    rpc.call('account/loginFinish', { login = flow.login }, function(failed, verdict)
+    if vim.ui.open then -- Neovim 0.10
+      vim.ui.open(flow.url)
+    end
+    rpc.call('account/loginFinish', { login = flow.login }, function(failed, finished)
       if failed then
         return say(failed)
       end
-      vim.notify(('gemini-pool: %s is %s'):format(verdict.account, verdict.state or 'there'))
+      local verdict = finished.verdict
+      local level = verdict.ok and vim.log.levels.INFO or vim.log.levels.WARN
+      local todo = (verdict.next or '') ~= '' and '\n' .. verdict.next or ''
+      vim.notify(('gemini-pool: %s is %s%s'):format(finished.account, verdict.state, todo), level)
     end)
   end)
 end
 
 local function plain(method, word)
-  return function(account)
-    rpc.call(method, { account = account }, function(err)
+  return function(account, model)
+    rpc.call(method, { account = account, model = model }, function(err)
       if err then
         return say(err)
       end
-      vim.notify(('gemini-pool: %s %s'):format(account or 'the pool', word))
+      vim.notify(('gemini-pool: %s %s%s'):format(account or 'the pool', word, model and ' for ' .. model or ''))
     end)
   end
 end
