@@ -147,6 +147,32 @@ def test_a_daily_cap_outlives_a_restart_and_a_change_of_it() -> None:
     assert granted(again, now=until + 1).account.id == "a"
 
 
+def test_a_lease_given_back_unused_is_refunded() -> None:
+    """By the account's own cap and by our count of the bucket's day, at once, much later, and over a restart."""
+    capped = account("a", daily_cap=DailyCap(requests=2), limits=Limits(rpd=4))
+    pool = pool_of(capped)
+    first, second = granted(pool), granted(pool)
+    waits(pool)
+    pool.take_rows()
+    pool.release(first.lease.id, NOW + 200)  # its minute is forgotten, its day is not
+    again = restarted(pool, capped, now=NOW + 200)
+    for each in (pool, again):
+        (verdict,) = explain(each, ask(), NOW + 200).verdicts
+        assert verdict.available
+        granted(each, now=NOW + 200)
+        waits(each, now=NOW + 201)
+        (verdict,) = explain(each, ask(), NOW + 201).verdicts
+        assert [(k.what, k.used, k.limit) for k in verdict.limits] == [
+            ("requests/day", 2, 4),
+            ("requests/day", 2, 2),
+        ]
+    tomorrow = waits(pool, now=NOW + 201).until + 10
+    granted(pool, now=tomorrow)
+    pool.release(second.lease.id, tomorrow)  # of yesterday: today's count stays
+    granted(pool, now=tomorrow)
+    waits(pool, now=tomorrow)
+
+
 # ---- classes, fail-over included --------------------------------------------------------------------------------
 
 

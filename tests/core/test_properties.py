@@ -94,6 +94,7 @@ class PoolLife(RuleBasedStateMachine):
         ]
         self.sides = [self._side(self.accounts, strategy, seed) for _ in range(2)]
         self.sent: dict[str, Sent] = {}  # by lease; refused and released ones are taken out
+        self.charged: dict[str, Sent] = {}  # the same, but for released ones only: what the user's caps count
         self.open: dict[str, Lease] = {}
         self.ended: list[str] = []
         self.told: dict[tuple[str, str], int] = {}  # limits that refusals named
@@ -191,6 +192,7 @@ class PoolLife(RuleBasedStateMachine):
     def _release(self, data: st.DataObject) -> None:
         lease_id = self._pick(data)
         self.both(lambda s: s.pool.release(lease_id, self.now).id)
+        del self.charged[lease_id]
         self._over(lease_id, counts=False)
 
     def _disconnect(self, owner: str) -> None:
@@ -325,7 +327,7 @@ class PoolLife(RuleBasedStateMachine):
         assert lease_id not in self.open
         assert lease_id not in self.ended
         self.open[lease_id] = lease
-        self.sent[lease_id] = Sent(
+        self.sent[lease_id] = self.charged[lease_id] = Sent(
             self.now, account_id, self._bucket(account_id), request.model, request.tokens
         )
         self._within_limits(account_id, request)
@@ -347,7 +349,7 @@ class PoolLife(RuleBasedStateMachine):
             assert sum(next_midnight(s.at) == today for s in here) <= min(rpd), "more requests than a day's"
         cap = next(a.daily_cap for a in self.accounts if a.id == account_id).requests
         if cap is not None:  # of the account over all models, refused ones included: it is the user's own
-            mine = [s for s in self.sent.values() if s.account == account_id]
+            mine = [s for s in self.charged.values() if s.account == account_id]
             assert sum(next_midnight(s.at) == today for s in mine) <= cap, "more requests than the user's cap"
 
     def _rests(self) -> dict[Key, tuple[float, float, bool]]:
@@ -367,6 +369,23 @@ class PoolLife(RuleBasedStateMachine):
             assert now_until >= min(told_until, until) or told_until <= self.now, "sooner than Google told"
             if key not in evidence and not trial:
                 assert now_until >= until or until <= self.now, "shortened without evidence"
+
+    @invariant()
+    def days_agree(self) -> None:
+        """What caps and days have taken is what was sent, no more and no less: who gives a lease back gets it back."""
+        if not hasattr(self, "sides"):
+            return
+        today = next_midnight(self.now)
+        for member in self.pool.members.values():
+            if member.cap is not None and member.account.daily_cap.requests is not None:
+                mine = [s for s in self.charged.values() if s.account == member.id]
+                used = next(k.used for k in member.cap.known(self.now) if k.what == "requests/day")
+                assert used == sum(next_midnight(s.at) == today for s in mine)
+            for model, pace in member.book.items():
+                here = [s for s in self.sent.values() if (s.bucket, s.model) == (member.bucket, model)]
+                for known in pace.known_limits(self.now):
+                    if known.what == "requests/day":
+                        assert known.used == sum(next_midnight(s.at) == today for s in here)
 
     @invariant()
     def books_agree(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.core.pools import NOW, account, ask, pool_of, told
 
-from gemini_poold.core.model import Grant, Limits, Wait
+from gemini_poold.core.model import Grant, Kind, Limits, Scope, Wait
 from gemini_poold.core.queue import LATE_S, Queue, Waiter
 from gemini_poold.core.state import Pool
 
@@ -108,6 +108,32 @@ def test_nobody_is_served_after_a_suspend_past_its_deadline() -> None:
     answers = dict(queue.serve(late))
     assert isinstance(answers[gone], Wait)
     assert isinstance(answers[moment], Grant)
+
+
+def test_nor_is_who_would_have_fitted_beside_a_large_one() -> None:
+    """A large request waits for room; a small one that fits elsewhere by now slept through its deadline all the same."""
+    pool = pool_of(account("a", limits=Limits(tpm=1_000)), account("b", limits=Limits(tpm=500)))
+
+    def lease(name: str, tokens: int) -> str:
+        grant = pool.acquire(ask(pin=name, tokens=tokens), NOW)
+        assert isinstance(grant, Grant)
+        return grant.lease.id
+
+    lease("a", 800)
+    lease("b", 100)
+    of_a, of_b = lease("a", 50), lease("b", 50)
+    pool.settle(of_b, told(49, Kind.TRANSIENT, Scope.ACCOUNT_MODEL), NOW)
+    queue = Queue(pool)
+    large = join(queue, tokens=450)
+    gone, small = join(queue, tokens=10, patience_s=61), join(queue, tokens=10, patience_s=900)
+    assert queue.serve(NOW) == []
+    pool.acquire(ask(pin="b", tokens=100), NOW + 55)
+    pool.settle(of_a, told(5, Kind.TRANSIENT, Scope.ACCOUNT_MODEL, now=NOW + 62), NOW + 62)
+    answers = dict(queue.serve(NOW + 62))
+    assert set(answers) == {gone, small}
+    assert isinstance(answers[gone], Wait)
+    assert isinstance(answers[small], Grant)
+    assert large.lane is not None
 
 
 def test_what_to_expect() -> None:

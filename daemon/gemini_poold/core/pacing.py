@@ -196,8 +196,15 @@ class Pace:
         if self.window.limit is not None:
             self.window.answered(self._sent, sent_at, now)
 
+    def unsent(self, sent_at: float) -> None:
+        """The request was never sent: it counts for nothing, and opened no window."""
+        self.unspend(sent_at)
+        self.window.unsent(sent_at)
+
     def unspend(self, sent_at: float) -> None:
-        """The request was not sent after all, or refused: it counts for nothing."""
+        """The request was refused: it counts for nothing. Its day may be over, and its instant forgotten."""
+        if next_midnight(sent_at) == self._day_ends_at:
+            self._day_count = max(0, self._day_count - 1)
         sent = self._sent
         for i in range(len(sent) - 1, -1, -1):
             if sent[i][0] <= sent_at:
@@ -206,7 +213,6 @@ class Pace:
                         self._live.remove(sent[i])
                         self._token_sum -= sent[i][1]
                     del sent[i]
-                    self._day_count = max(0, self._day_count - 1)
                 return
 
     def undecided(self, sent_at: float) -> None:
@@ -323,6 +329,11 @@ class Cap:
             self._day_ends_at, self._requests, self._tokens = next_midnight(now), 0, 0
         self._requests += requests
         self._tokens += tokens
+
+    def refund(self, sent_at: float) -> None:
+        """A request that was counted then was never sent."""
+        if next_midnight(sent_at) == self._day_ends_at:
+            self._requests = max(0, self._requests - 1)
 
 
 def kept(limit: int, reserve: float) -> int:

@@ -229,6 +229,8 @@ class Queue:
             waiter = place[3]
             if waiter.lane is not lane or _SMALL * waiter.request.tokens > first.request.tokens:
                 continue
+            if waiter.wait_until + LATE_S < now:  # rule 5; `hopeless` answers it
+                continue
             grant = self._pool.acquire_beside(
                 waiter.request, now, avoid=account_id, owner=waiter.owner, detached=waiter.detached
             )

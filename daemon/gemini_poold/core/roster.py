@@ -174,11 +174,15 @@ class Roster:
             member.cap.spend(now, requests=requests, tokens=tokens)
             self._capped[member.id] = member
 
-    def unspend(self, member: Member, lease: Lease) -> None:
-        """The request was not sent after all, or costs nothing."""
+    def refund(self, member: Member, lease: Lease) -> None:
+        """The request was never sent: neither Google nor the user's own cap counts it."""
         if (pace := member.book.get(lease.request.model)) is not None:
-            pace.unspend(lease.sent_at)
-            pace.undecided(lease.sent_at)
+            pace.unsent(lease.sent_at)
+            if pace.known:
+                self._touched.add((member.bucket, lease.request.model))
+        if member.cap is not None:
+            member.cap.refund(lease.sent_at)
+            self._capped[member.id] = member
 
     def settled(
         self, member: Member, lease: Lease, outcome: Outcome, usage: Usage | None, now: float
@@ -194,7 +198,8 @@ class Roster:
             tokens = usage.input_tokens if usage is not None else None
             pace.answered(sent_at, now, tokens=tokens, estimate=lease.request.tokens)
         elif outcome.kind is Kind.CAPACITY:
-            self.unspend(member, lease)
+            pace.unspend(sent_at)
+            pace.undecided(sent_at)
         elif outcome.scope is Scope.BUCKET_MODEL and outcome.kind in (Kind.RATE, Kind.DAILY):
             self._refused(pace, sent_at, outcome, now)
         else:

@@ -204,8 +204,10 @@ class Pool:
         member = self.members.get(lease.account_id)
         if member is not None:
             blocked_until = self._blocked_until(member, lease.request.model, now)
-            self.roster.unspend(member, lease)
+            self.roster.refund(member, lease)
             self._freed(member, lease.request.model, blocked_until, now)
+            if member.cap is not None:  # it may have had room for no more
+                self.chooser.touch((member,))
         return lease
 
     def renew(self, lease_id: str, now: float) -> Lease:

@@ -231,6 +231,12 @@ class Window:
         if sent_at == self._probe_at:
             self._probe_at = 0.0
 
+    def unsent(self, sent_at: float) -> None:
+        """A request was not sent after all: it was no trial, and opened no window."""
+        self.undecided(sent_at)
+        if self.anchor is not None and not self.named and sent_at == self._opened_at:
+            self.anchor, self._opened_at = sent_at, self._opened_before
+
     def refused(self, sent: Sent, sent_at: float, now: float, told_until: float | None) -> None:
         """A request that was sent at `sent_at` was refused for this limit (its entry is gone)."""
         probe = sent_at == self._probe_at
