@@ -1,8 +1,9 @@
 // The client's side of a transcript, with @gemini-pool/client: `node player.mjs TRANSCRIPT SOCKET` (or bun).
+// GEMINI_POOL_CLIENT names another copy of that client: the one that a plugin was installed with.
 // Exit 0 when everything came as it stands there. The actions are told in client/conformance/README.md.
 import { readFileSync } from "node:fs"
-import { Pool } from "../../client/typescript/index.js"
 
+const { Pool } = await import(process.env.GEMINI_POOL_CLIENT ?? "../../client/typescript/index.js")
 const [file, socket] = process.argv.slice(2)
 const script = JSON.parse(readFileSync(file, "utf8"))
 const bound = {}

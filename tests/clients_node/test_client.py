@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.clients_node.conftest import MODEL
-from tests.conformance.script import FOLDER, scripts
+from tests.clients_node.replaying import replay
+from tests.conformance.script import scripts
 
 from gemini_poold.fake import GENERATION, Fault, Match, replies
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client" / "typescript"
-PLAYER = Path(__file__).with_name("player.mjs")
 
 
 @pytest.fixture(params=["node", "bun"])
@@ -30,23 +29,7 @@ def js(request):
 @pytest.mark.parametrize("name", [script.name for script in scripts("client")])
 def test_transcript(name, js, tmp_path):
     """The client says what stands in the transcript, and its program gets what stands there."""
-    socket = tmp_path / "p.sock"
-    command = [sys.executable, "-m", "tests.conformance.server", name, str(socket)]
-    pipe = subprocess.PIPE
-    fake = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-    try:
-        assert fake.stdout.readline() == "ready\n"
-        transcript = str(FOLDER / f"{name}.json")
-        played = subprocess.run(
-            [*js, str(PLAYER), transcript, str(socket)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    finally:
-        _, complaint = fake.communicate(timeout=20)
-    assert (played.returncode, fake.returncode) == (0, 0), played.stderr + complaint
+    replay(name, js, tmp_path)
 
 
 def run(js, daemon, tmp_path, code):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.clients_node.conftest import MODEL
+from tests.clients_node.replaying import replay
+from tests.conformance.script import scripts
 
 from gemini_poold.fake import GENERATION, Fault, Match, replies
 
@@ -19,7 +21,7 @@ class Opencode:
     """opencode with a home of its own and the plugin installed in it. `env` is what the daemon's clients have."""
 
     def __init__(self, command: Path, home: Path, env: dict[str, str]) -> None:
-        self._command = command
+        self.command = str(command)
         self._home = home
         # As its README says.
         folder = home / "gemini-pool"
@@ -45,7 +47,7 @@ class Opencode:
 
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(self._command), *args], env=self._env, cwd=self._home / "work", stdin=subprocess.DEVNULL,
+            [self.command, *args], env=self._env, cwd=self._home / "work", stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=170, check=False,
         )  # fmt: skip
 
@@ -54,7 +56,7 @@ class Opencode:
         module = self.modules / "opencode-gemini-pool" / "try.mjs"
         module.write_text(code)
         done = subprocess.run(
-            [str(self._command), str(module)], env={**self._env, "BUN_BE_BUN": "1"}, capture_output=True,
+            [self.command, str(module)], env={**self._env, "BUN_BE_BUN": "1"}, capture_output=True,
             text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -75,6 +77,13 @@ def test_run(opencode, daemon, google):
     assert google.record.count(credential="key-a", status=200) >= 1
     with daemon.pool() as pool:
         assert pool.status().counters.answered >= 1
+
+
+def test_transcripts(opencode, tmp_path):
+    """The client that the plugin was installed with replays them all, in the runtime that opencode itself has."""
+    client = opencode.modules / "@gemini-pool" / "client" / "index.js"
+    for script in scripts("client"):
+        replay(script.name, [opencode.command], tmp_path, BUN_BE_BUN="1", GEMINI_POOL_CLIENT=str(client))
 
 
 def test_gquota(opencode, google):

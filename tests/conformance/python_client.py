@@ -24,6 +24,9 @@ NAMED = {
     "pool/explain": "explain",
     "pool/token": "token",
     "pool/generate": "generate",
+    "pool/quota": "quota",
+    "account/pin": "pin",
+    "account/unpin": "unpin",
 }
 
 

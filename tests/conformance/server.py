@@ -96,8 +96,9 @@ class FakeDaemon:
 
     async def _hear_other(self, message: Any, writer: asyncio.StreamWriter) -> None:
         if isinstance(message, dict) and message.get("method") == "initialize":
-            reply = {"jsonrpc": "2.0", "id": message.get("id"), "result": self.script.initialize}
-            await _write(writer, reply, self._writers[writer])
+            hello = self.script.initialize
+            answer = hello if "error" in hello else {"result": hello}
+            await _write(writer, {"jsonrpc": "2.0", "id": message.get("id"), **answer}, self._writers[writer])
             return
         expected = [self.script.wire[at]["client"] for at in self._expected()]
         self.wrong.append(

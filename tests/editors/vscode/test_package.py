@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.clients_node.replaying import replay
+from tests.conformance.script import scripts
 from tests.editors.vscode.conftest import CLIENTS, EXTENSION, MODEL, run
 from tests.fakes.daemon import DaemonProcess
 
@@ -75,6 +77,12 @@ def test_the_package(unpacked: Path) -> None:
             if line.startswith("import")
         )
         assert "../" not in code
+
+
+def test_transcripts(unpacked: Path, tmp_path: Path) -> None:
+    """The client that lies in the .vsix replays them all."""
+    for script in scripts("client"):
+        replay(script.name, ["node"], tmp_path, GEMINI_POOL_CLIENT=str(unpacked / "client" / "index.js"))
 
 
 def test_the_extension_starts(daemon: DaemonProcess, google: FakeGoogle, unpacked: Path) -> None:
