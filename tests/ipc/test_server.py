@@ -76,6 +76,7 @@ async def test_notifications_get_no_reply(tmp_path):
         ({"id": {"a": 1}, "method": "pool/status"}, -32600, None),
         ({"id": True, "method": "pool/status"}, -32600, None),
         ({"id": 5, "method": "pool/stauts"}, -32601, 5),
+        ({"id": 5, "method": "$/cancelRequest", "params": {"id": 4}}, -32601, 5),  # a notification, asked
         ({"id": 5, "method": "pool/acquire"}, -32602, 5),
         ({"id": 5, "method": "pool/acquire", "params": []}, -32602, 5),
         ({"id": 5, "method": "pool/acquire", "params": {"model": ["a"]}}, -32602, 5),
@@ -103,6 +104,16 @@ async def test_errors_name_the_field_and_the_methods(tmp_path):
         assert "pool/status" in error["data"]["hint"]
 
 
+async def test_errors_always_say_whether_to_try_again(tmp_path):
+    """`data` has `code`, `retryable` and `hint` whether or not there is much to say."""
+    async with Rpc(tmp_path) as rpc:
+        raw = await rpc.connect()
+        for method in ("pool/acquire", "pool/stauts"):
+            data = (await raw.ask(1, method))["error"]["data"]
+            assert data["retryable"] is False
+            assert isinstance(data["hint"], str)
+
+
 @pytest.mark.parametrize("params", [None, {}])
 async def test_params_may_be_null_or_missing(tmp_path, params):
     """Clients that send `params: null`, or none, mean no parameters."""
@@ -126,6 +137,12 @@ async def test_params_may_be_null_or_missing(tmp_path, params):
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", -32700),
         (b"\x16\x03\x01", -32700),
         (b'{"a":"\xff\xfe', None),
+        (b'{"method":"\xff"}\n', -32700),
+        (b'{"id":1,"method":"pool/generate","params":{"model":"m","request":{"a":"\xff"}}}\n', -32700),
+        (b'{"id":1,"method":"pool/generate","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", -32700),
+        (b'{"id":1,"method":3,nonsense}\n', -32700),
+        (b"[nonsense\n", -32700),
+        (b"[" * 100_000 + b"]" * 100_000 + b"\n", -32700),
     ],
 )
 async def test_frames_that_cannot_be_read(tmp_path, sent, code):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 VERSION = "0.1.0"
 PROTOCOL = 1
@@ -61,9 +61,10 @@ class ErrorObject(Struct, omit_defaults=True):
 class ErrorData(Struct, omit_defaults=True):
     """What a client may branch on. `code` is one of the words of `errors.py`; `retry_at` says when waiting helps."""
 
+    # The first three are always sent: only a default that stands here as a value is left out. Reading asks for `code` alone.
     code: str
-    retryable: bool = False
-    hint: str = ""
+    retryable: bool = field(default_factory=bool)
+    hint: str = field(default_factory=str)
     retry_at: float | None = None
     account: str | None = None
     details: Any = None

@@ -195,6 +195,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _dispatch(self, message: bytes) -> None:
         try:
+            if not message.isascii():
+                message.decode()  # parameters that are passed on as they are would not be looked at
             call = _decode(message)
         except msgspec.ValidationError as error:
             self._refuse_message(message, str(error))
@@ -229,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
             if call.result is UNSET and call.error is UNSET:  # else a reply to a question that we never ask
                 error = PoolError("bad_request", "a message without a method", rpc_code=INVALID_REQUEST)
                 self._send_error(ident, error)
-        elif call.method == "$/cancelRequest":
+        elif call.method == "$/cancelRequest" and ident is None:
             try:
                 self._cancel(self._running.get(_cancel_params.decode(call.params).id))
             except UNREADABLE as error:
