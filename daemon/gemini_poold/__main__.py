@@ -10,23 +10,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gemini_pool.errors import PoolError
+from gemini_pool.cli import told
 
 from . import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code."""
-    args = _parser(sys.argv[1:] if argv is None else argv)
-    try:
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> int:
+        args = _parser(words)
         return int(args.call(args))
-    except PoolError as error:
-        print(f"gemini-pool: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+
+    return told(run, words)
 
 
 def _parser(argv: Sequence[str]) -> argparse.Namespace:

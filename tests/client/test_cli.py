@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -251,10 +252,82 @@ def test_output_into_a_closed_pipe(server):
     os.close(reader)
     process = subprocess.run(
         [sys.executable, "-m", "gemini_pool.cli", "status"],
-        stdout=writer, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
+        stdout=writer, stderr=subprocess.PIPE, env=_environment(), check=False,
     )  # fmt: skip
     os.close(writer)
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    "verb", [("status",), ("status", "--json"), ("token", "key-a"), ("top", "--once"), ("config", "show")]
+)
+def test_output_that_goes_nowhere(server, tmp_path, verb):
+    """A standard output that was closed is no output; one on a full disk is an error in words. No traceback either way."""
+    command = f"{shlex.quote(sys.executable)} -m gemini_pool.cli {' '.join(verb)}"
+    env = {
+        **_environment(),
+        "GEMINI_POOL_CONFIG_DIR": str(tmp_path),
+        "GEMINI_POOL_STATE_DIR": str(tmp_path / "state"),
+    }
+    for into, code, said in (
+        (">&-", 0, ""),
+        (">/dev/full", 1, "gemini-pool: No space left on device\n"),
+        ("| true", 0, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {into}"], env=env, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (code, said), into
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "env", "code"),
+    [
+        (["h\udcff"], b"", {}, 2),
+        (["-"], b"h\xff", {}, 2),
+        (["-"], None, {}, 2),
+        (["h\u00e9"], b"", {}, 0),
+        (["h\u00e9"], b"", {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, 0),
+        (["-"], "h\u00e9".encode(), {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, 0),
+        (["h\u00e9"], b"", {"PYTHONIOENCODING": "ascii"}, 0),
+    ],
+)  # fmt: skip
+def test_letters_beyond_ascii(server, words, stdin, env, code):
+    """A prompt is UTF-8 whatever the locale, or wrong usage; an answer is printed as far as the terminal has letters."""
+    command = [sys.executable, "-m", "gemini_pool.cli", "ask", MODEL, *words]
+    if stdin is None:
+        command = ["sh", "-c", 'exec "$@" <&-', "sh", *command]
+    done = subprocess.run(
+        command, input=stdin, env={**_environment(), **env}, capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert b"Traceback" not in done.stderr
+    if code == 0:
+        assert b"you said: h" in done.stdout
+
+
+def test_json_is_utf8_whatever_the_locale(server):
+    """What a program reads does not hang on letters that a terminal has."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gemini_pool.cli", "ask", MODEL, "h\u00e9", "--json"],
+        env={**_environment(), "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert "h\u00e9" in json.loads(done.stdout)["candidates"][0]["content"]["parts"][0]["text"]
+
+
+def test_a_directory_that_is_gone(server, tmp_path):
+    """Absolute places are found from a directory that was removed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir {gone}; exec {shlex.quote(sys.executable)} -P -m gemini_pool.cli status"],
+        env=_environment(), cwd=gone, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def _environment():
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def test_hand_over(tmp_path):

@@ -8,6 +8,8 @@ configuration.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,22 +25,58 @@ BACKENDS = ("developer-api", "code-assist", "vertex")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if args and args[0] in HANDED_OVER:
-            from gemini_pool.commands import hand_over
+    return told(lambda: _main(args), args)
 
-            return hand_over(args)
-        return _run(args)
+
+def told(run: Callable[[], int], args: Sequence[str]) -> int:
+    """`run()`, with its errors as words on standard error and an exit code; never a traceback for what users may do."""
+    _ready_streams("--json" in args)
+    try:
+        code = run()
+        sys.stdout.flush()  # what cannot be written is an error, not a remark at exit
+        return code
     except PoolError as error:
-        print(f"gemini-pool: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+        text, hint, code = error.message, error.hint, error.exit_code
     except BrokenPipeError:  # whoever read our output has gone (`| head`): no reason to complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        text, hint, code = "", "", 1
+    except UnicodeError as error:
+        text, hint, code = f"not valid UTF-8 text: {error}", "", 2
+    except OSError as error:
+        text, hint, code = ": ".join(filter(None, (error.filename, error.strerror or str(error)))), "", 1
     except KeyboardInterrupt:
-        return 130
+        text, hint, code = "", "", 130
+    try:
+        sys.stdout.flush()
+    except OSError:  # or Python would try again at exit, and say so
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):
+        if text:
+            print(f"gemini-pool: {text}", file=sys.stderr)
+        if hint:
+            print(f"  hint: {hint}", file=sys.stderr)
+    return code
+
+
+def _ready_streams(as_json: bool) -> None:
+    """Streams that were closed before we began become the null device, or the next socket would be in their place.
+    JSON is UTF-8; words that the terminal's encoding has no letters for are written as far as it goes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if as_json and stream is sys.stdout:
+                stream.reconfigure(encoding="utf-8", errors="replace")
+            else:
+                stream.reconfigure(errors="replace")
+
+
+def _main(args: list[str]) -> int:
+    if args and args[0] in HANDED_OVER:
+        from gemini_pool.commands import hand_over
+
+        return hand_over(args)
+    return _run(args)
 
 
 def _run(args: list[str]) -> int:
@@ -62,9 +100,7 @@ def _run(args: list[str]) -> int:
         if options.socket:
             os.environ["GEMINI_POOL_SOCKET"] = options.socket
         commands.hand_over(args[args.index(options.verb) :])
-    code = commands.VERBS[options.verb](options)
-    sys.stdout.flush()
-    return code
+    return commands.VERBS[options.verb](options)
 
 
 def build_parser() -> argparse.ArgumentParser:

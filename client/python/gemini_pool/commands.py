@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -52,6 +53,9 @@ def ask(options: argparse.Namespace) -> int:
     prompt = " ".join(options.prompt)
     if prompt == "-":
         prompt = sys.stdin.read()
+    if not prompt.isascii():  # under a locale that is not UTF-8, letters come as bytes in disguise
+        with contextlib.suppress(UnicodeEncodeError):
+            prompt = os.fsencode(prompt).decode()
     if not prompt.strip():
         raise PoolError("bad_request", "the prompt is empty")
     how = {"account": options.account, "session": options.session, "wait_s": options.wait}

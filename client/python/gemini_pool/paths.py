@@ -78,7 +78,7 @@ def socket_path(env: Mapping[str, str] | None = None, *, platform: str = sys.pla
     env = os.environ if env is None else env
     join = os.path.join
     if override := env.get("GEMINI_POOL_SOCKET"):
-        return join(os.getcwd(), override)
+        return _from_here(override)
     home = env.get("HOME") or os.path.expanduser("~")
     if platform == "darwin":
         return join(home, "Library", "Application Support", APP, "run", "pool.sock")
@@ -87,8 +87,13 @@ def socket_path(env: Mapping[str, str] | None = None, *, platform: str = sys.pla
     state = env.get("XDG_STATE_HOME", "")
     state = join(state if state.startswith("/") else join(home, ".local", "state"), APP)
     if override := env.get("GEMINI_POOL_STATE_DIR"):
-        state = join(os.getcwd(), override)
+        state = _from_here(override)
     return join(state, "run", "pool.sock")
+
+
+def _from_here(path: str) -> str:
+    """An absolute path. The current directory is asked for only where it counts: it may be gone."""
+    return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
 
 def _xdg(env: Mapping[str, str], name: str, default: Path) -> Path:
