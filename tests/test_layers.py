@@ -59,6 +59,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "tomlkit": frozenset({"accounts"}),
     "watchfiles": frozenset({"accounts"}),
     "sdnotify": frozenset({"service"}),
+    "opentelemetry": frozenset({"gateway"}),
     "uvloop": frozenset({"app", "__main__"}),
 }
 

@@ -45,6 +45,8 @@ from .gateway.auth import LocalKeys
 from .gateway.models import Catalogue, developer_api_list
 from .gateway.services import Services as GatewayServices
 from .gateway.services import Settings
+from .gateway.tracing import Tracing
+from .gateway.tracing import load as load_tracing
 from .ipc import listen, views
 from .ipc.server import Server
 from .ipc.services import Services as RpcServices
@@ -146,6 +148,7 @@ class Daemon:
         self._transport: AiohttpTransport | None = None
         self._rpc: Server | None = None
         self._gateway: Gateway | None = None
+        self._tracing: Tracing | None = None
         self._managing: Managing | None = None
 
     # ---- start -----------------------------------------------------------------------------------------------
@@ -220,6 +223,7 @@ class Daemon:
         gateway_socket = self._gateway_socket()
         gateway_unix = service.take_unix(inherited, gateway_socket)
         local_keys = await self._local_keys(self._config)
+        self._tracing = load_tracing(os.environ, self._clock)
         self._gateway = Gateway(self._gateway_services(services, local_keys))
         await self._gateway.start(
             listen=self._config.gateway.listen_address,
@@ -280,6 +284,7 @@ class Daemon:
                 self._need_transport(),
                 clock=self._clock,
             ),
+            tracing=self._tracing,
             clock=self._clock,
             settings=Settings.of(self._config),
             keys=local_keys,
@@ -357,6 +362,8 @@ class Daemon:
             await self._rpc.close()
         if self._gateway is not None:
             await self._gateway.stop(0.0)
+        if self._tracing is not None:
+            await self._tracing.aclose()
         if self._transport is not None:
             await self._transport.aclose()
         if self._store is not None:

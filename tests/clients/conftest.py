@@ -6,6 +6,7 @@ must not notice. Each client gets its settings from `gemini-pool env`, so what t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -93,13 +94,20 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """The daemon with its three accounts; `hot` refuses."""
+    with staged(tmp_path) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def staged(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[Stage]:
+    """The same with more variables in the daemon's environment."""
     world = World()
     world.add_api_key("hot")
     world.add_api_key("cool")
     alice = world.add_user("alice", projects=["alice-project"])
     accounts = api_key_account("hot", priority=10) + api_key_account("cool") + WORK
     with fake_google(world) as google:
-        daemon = DaemonProcess(tmp_path / "pool", fake=google, accounts=accounts, config=CONFIG)
+        daemon = DaemonProcess(folder / "pool", fake=google, accounts=accounts, config=CONFIG, env=env)
         daemon.write_secret("work.json", json.dumps(world.authorized_user(alice, world.add_client())))
         with daemon:
             running = Stage(daemon, google)

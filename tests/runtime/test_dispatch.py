@@ -9,9 +9,10 @@ import pytest
 from tests.runtime.rig import HI, MODEL, rig_of
 
 from gemini_poold.config import Gateway
-from gemini_poold.core.model import AccountState
+from gemini_poold.core.model import AccountState, Outcome
 from gemini_poold.errors import PoolError
 from gemini_poold.fake import Fault, Match, replies
+from gemini_poold.runtime.attempts import Attempts
 
 WRAPPED = {"model": "x", "project": "x", "user_prompt_id": "p", "request": HI}
 
@@ -396,3 +397,33 @@ async def test_an_error_event_that_quotes_the_credential():
                     pass
         assert "api_key:***" in str(caught.value.details)
         assert secret not in f"{caught.value} {caught.value.details} {rig.events}"
+
+
+class Told:
+    """A trace that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[object, ...]] = []
+
+    def waited(self, wait_s: float) -> None:
+        self.steps.append(("waited",))
+
+    def sending(self, run: Attempts, url: str) -> None:
+        self.steps.append(("sending", run.account.id, run.count, url.partition("/v1beta/")[2]))
+
+    def settled(self, outcome: Outcome, status: int) -> None:
+        self.steps.append(("settled", outcome.kind.value, status))
+
+
+async def test_a_trace_is_told_of_each_step():
+    """Every lease waited for, every attempt sent and every end: in this order, for whoever wants to know."""
+    async with rig_of("key-a", "key-b") as rig:
+        rig.fake.faults.add(Fault.status(503), when=Match(credential="key-a"), times=None)
+        call = rig.call()
+        call.trace = told = Told()
+        assert (await rig.dispatcher.unary(call)).account == "key-b"
+        path = f"models/{MODEL}:generateContent"
+        assert told.steps == [
+            ("waited",), ("sending", "key-a", 1, path), ("settled", "transient", 503),
+            ("waited",), ("sending", "key-b", 2, path), ("settled", "ok", 200),
+        ]  # fmt: skip

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import listeners, openai, relay, uploads
+from . import health, listeners, openai, relay, uploads
 from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
 from .errors import Shape
 from .exchange import Exchange
@@ -172,6 +172,8 @@ class Gateway:
             exchange.shape = Shape.GOOGLE_ARRAY
         elif openai.asked_by_bearer(exchange):
             exchange.shape = Shape.OPENAI
+        if services.tracing is not None and found.target.method not in health.HANDLERS:
+            exchange.trace = services.tracing.begin(exchange)
         services.meter.in_flight += 1
         task = asyncio.current_task()
         assert task is not None
@@ -257,6 +259,8 @@ def _finish(exchange: Exchange) -> None:
     services, target = exchange.services, exchange.target
     if exchange.outcome == "cancelled":
         exchange.note_attempts()
+    if exchange.trace is not None:
+        exchange.trace.end(exchange)
     took_s = services.clock.monotonic() - exchange.started_at
     services.meter.count(
         target.surface or "other",

@@ -25,6 +25,7 @@ from . import beginning, bound, thinking
 from .auth import LocalClient
 from .errors import Shape
 from .services import Services
+from .tracing import RequestTrace
 
 # The only headers of a client's that reach Google.
 PASSED_ON = ("Api-Revision", "X-Vertex-AI-LLM-Request-Type", "X-Vertex-AI-LLM-Shared-Request-Type")
@@ -77,6 +78,7 @@ class Exchange:
         "started_at",
         "status",
         "target",
+        "trace",
         "usage",
         "wait_s",
     )
@@ -104,6 +106,7 @@ class Exchange:
         self.finish = ""
         self.usage: Usage | None = None
         self.call_made: Call | None = None
+        self.trace: RequestTrace | None = None
         self.origin = ""  # an allowed web page's: its browser wants to be told
         self.begun: web.StreamResponse | None = None  # a stream whose head went out
         self.ended_by_us = False  # cancelled because the daemon stops, not because the client went away
@@ -195,6 +198,8 @@ class Exchange:
         if model:
             client.check_model(model)
         self.name = f"{_run}{next(_count):x}"
+        if (trace := self.trace) is not None:
+            headers = trace.passed_on(headers)
         given = self.request.headers
         wait_s = _wait_s(given, services.settings.max_wait_s)
         self.call_made = Call(
@@ -216,6 +221,7 @@ class Exchange:
             owner=f"gateway:{client.name}",
             version=self.target.version,
             headers=headers,
+            trace=trace,
         )
         return self.call_made
 

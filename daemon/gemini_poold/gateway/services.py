@@ -20,6 +20,7 @@ from ..runtime.lending import Lender
 from .auth import Handed, LocalKeys
 from .meter import Meter
 from .signatures import Signatures
+from .tracing import Tracing
 
 BODY_LIMIT = 110 * 1024 * 1024  # Google's own inline limit is 100 MB
 HELD_LIMIT = (
@@ -99,4 +100,5 @@ class Services:
     signatures: Signatures = field(default_factory=Signatures)
     handed: Handed = field(default_factory=Handed)
     lender: Lender | None = None
+    tracing: Tracing | None = None  # off, as it nearly always is
     forwarder: Forwarder | None = None  # for what is no method of a model; None: none of that is served

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..backends import Backend, google_errors
 from ..clock import Clock
@@ -29,6 +30,14 @@ _CANCELLED = Outcome(Kind.CANCELLED, reason="the client went away")
 _NOBODY_ELSE = frozenset({"no_account_for_model", "needs_paid", "not_found", "not_lent"})
 
 
+class Trace(Protocol):
+    """Who wants to be told of each step of a call (`gateway.tracing`). Nothing may come back from it, nothing raised."""
+
+    def waited(self, wait_s: float) -> None: ...
+    def sending(self, run: Attempts, url: str) -> None: ...
+    def settled(self, outcome: Outcome, status: int) -> None: ...
+
+
 @dataclass(slots=True)
 class Call:
     """What a surface wants done. `body` is JSON in the dialect of `surface` ("gl", "ca" or "vx").
@@ -37,7 +46,7 @@ class Call:
     these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
 
     `attempts`, `wait_s` (for an account) and `waiting` (for one, now) are kept up to date while the call runs, so that an
-    error's answer has them.
+    error's answer has them. `trace`: nearly always None.
     """
 
     surface: str
@@ -52,6 +61,7 @@ class Call:
     attempts: int = 0
     wait_s: float = 0.0
     waiting: bool = False
+    trace: Trace | None = None
 
 
 @dataclass(slots=True)
@@ -118,8 +128,11 @@ class Attempts:
         except PoolError as error:
             raise self._better(error) from None
         finally:
-            self.wait_s += self._clock.monotonic() - began
+            waited_s = self._clock.monotonic() - began
+            self.wait_s += waited_s
             self.call.wait_s, self.call.waiting = self.wait_s, False
+            if self.call.trace is not None:
+                self.call.trace.waited(waited_s)
         self.lease = grant.lease
         self._keeper.hold(grant.lease)
         self.account = grant.account
@@ -139,9 +152,11 @@ class Attempts:
     def now(self) -> float:
         return self._clock.now()
 
-    def sending(self) -> None:
+    def sending(self, url: str) -> None:
         self.count += 1
         self.call.attempts = self.count
+        if self.call.trace is not None:
+            self.call.trace.sending(self, url)
         self.sent_at = self._clock.monotonic()
 
     def first_byte(self) -> None:
@@ -160,9 +175,11 @@ class Attempts:
         self._keeper.let_go(lease)
         return lease
 
-    def settle(self, outcome: Outcome, *, usage: Usage | None = None) -> Settled:
+    def settle(self, outcome: Outcome, *, usage: Usage | None = None, status: int = 0) -> Settled:
         """End the lease with what came of it."""
         lease = self._take_lease()
+        if self.call.trace is not None:
+            self.call.trace.settled(outcome, outcome.status or status)
         try:
             return self._broker.settle(lease.id, outcome, usage=usage, first_byte_s=self.first_byte_s)
         except UnknownLease:  # it ran out meanwhile: its outcome counts as unknown, the request goes on
@@ -184,7 +201,7 @@ class Attempts:
         status = outcome.status or status
         told = google_errors.plain(status, headers, body) if body or outcome.kind is Kind.CLIENT else b""
         self.refused = (status, told.decode("utf-8", "replace")) if body else None
-        settled = self.settle(outcome)
+        settled = self.settle(outcome, status=status)
         if outcome.kind is Kind.CLIENT:
             raise ClientFault(outcome.reason, self.answer(status, told))
         if not settled.retry or settled.request is None:

@@ -148,7 +148,7 @@ class Dispatcher:
         if headers is None:
             return None
         limits = self.limits
-        run.sending()
+        run.sending(url)
         run.tell_body("sent", body)
         try:
             response = await self._transport.open(

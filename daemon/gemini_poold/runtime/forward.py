@@ -188,10 +188,11 @@ class Forwarder:
             return None
         backend, limits = run.backend, self._dispatcher.limits
         assert isinstance(backend, DeveloperApi)
-        run.sending()
+        url = backend.resource(path)
+        run.sending(url)
         try:
             response = await self._transport.open(
-                verb, backend.resource(path), headers=headers, body=body,
+                verb, url, headers=headers, body=body,
                 connect_timeout_s=limits.connect_timeout_s,
                 first_byte_timeout_s=limits.first_byte_timeout_s if whole else max(UPLOAD_S, limits.first_byte_timeout_s),
                 silence_timeout_s=limits.silence_timeout_s, proxy=run.account.proxy,
