@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"gemini_pool": ROOT / "client/python", "gemini_poold": ROOT / "daemon"}
 
 CLIENT = "client"
-BASE = frozenset({"errors", "clock", "files", "config", "transport", "log", "tomlfile"})
+BASE = frozenset({"errors", "clock", "files", "config", "transport", "http1", "proxies", "log", "tomlfile"})
 SIDE = frozenset({"credentials", "backends", "accounts", "store"})
 SURFACES = frozenset({"ipc", "gateway"})
 SHELL = SIDE | {"runtime"}

@@ -11,21 +11,21 @@ import errno
 import io
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDictProxy
-from yarl import URL
 
 from gemini_pool.wire import VERSION
 
 from . import config as config_module
+from . import http1
 from .config import Network
 from .errors import ConfigInvalid, FailureKind, UpstreamFailure
+from .proxies import Proxies, parsed
 
 USER_AGENT = f"gemini-pool/{VERSION}"
 KEEP_ALIVE_S = (
@@ -34,7 +34,8 @@ KEEP_ALIVE_S = (
 DNS_TTL_S = 60
 # aiohttp warns above 1 MiB of plain bytes; a file-like body is written in pieces and lets other tasks run.
 PLAIN_BODY_MAX = 1 << 20
-MAX_FETCH = 16 << 20
+MAX_FETCH = http1.MAX_FETCH
+_MOST_PLACES = 1024
 
 
 class Fetched:
@@ -78,7 +79,6 @@ class Response(Protocol):
 
 # Pieces are asked for no faster than the network takes them, and can be sent only once.
 Body: TypeAlias = "bytes | AsyncIterable[bytes] | None"
-DIRECT = "direct"  # as a `proxy`: none at all, whatever is configured
 
 
 class Transport(Protocol):
@@ -115,7 +115,7 @@ class Transport(Protocol):
     async def aclose(self) -> None: ...
 
 
-class AiohttpResponse:
+class AiohttpResponse(http1.Readable):
     __slots__ = ("_first_byte_due", "_raw", "_silence_timeout_s", "_url", "headers", "status")
 
     def __init__(self, raw: aiohttp.ClientResponse, url: str, silence_timeout_s: float) -> None:
@@ -125,22 +125,6 @@ class AiohttpResponse:
         self._first_byte_due = True
         self.status: int = raw.status
         self.headers: CIMultiDictProxy[str] = raw.headers
-
-    async def read(self, limit: int = MAX_FETCH) -> bytes:
-        parts: list[bytes] = []
-        left = limit
-        async for chunk in self.iter_chunks():
-            parts.append(chunk[:left])
-            left -= len(chunk)
-            if left < 0:
-                self.close()
-                break
-        else:
-            self.release()
-        return b"".join(parts)
-
-    def iter_chunks(self) -> AsyncIterator[bytes]:
-        return _Chunks(self)
 
     async def read_chunk(self) -> bytes:
         """The next piece; empty at the end."""
@@ -153,6 +137,9 @@ class AiohttpResponse:
             self._first_byte_due = False
             self._limit_silence()
         return chunk
+
+    def at_end(self) -> bool:
+        return self._raw.content.at_eof()
 
     def close(self) -> None:
         self._raw.close()
@@ -171,54 +158,6 @@ class AiohttpResponse:
             protocol.start_timeout()
 
 
-class _Chunks:
-    __slots__ = ("_response",)
-
-    def __init__(self, response: AiohttpResponse) -> None:
-        self._response = response
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if chunk := await self._response.read_chunk():
-            return chunk
-        raise StopAsyncIteration
-
-
-class Proxies:
-    """Which proxy a URL goes through: the account's, else the configured one, else the environment's. None for the
-    machine's own metadata server."""
-
-    def __init__(self, configured: str, environ: Mapping[str, str] | None = None) -> None:
-        self._configured = URL(configured) if configured else None
-        self._environment = _environment_proxies(environ)
-        self._known: dict[tuple[str, str], URL | None] = {}
-
-    def proxy_for(self, url: URL, account_proxy: str = "") -> URL | None:
-        if account_proxy == DIRECT or _is_this_machines(url.host or ""):
-            return None
-        if account_proxy:
-            return _url(account_proxy)
-        if self._configured is not None:
-            return self._configured
-        if not self._environment:
-            return None
-        place = (url.scheme, url.authority)
-        if place not in self._known:
-            self._known[place] = self._from_environment(url)
-        return self._known[place]
-
-    def _from_environment(self, url: URL) -> URL | None:
-        proxy = self._environment.get(url.scheme) or self._environment.get("all")
-        # An endpoint on this machine is never meant to go over the company's proxy.
-        if not proxy or _is_loopback(url.host or ""):
-            return None
-        if proxy_bypass_environment(url.authority, dict(self._environment)):
-            return None
-        return URL(proxy if "://" in proxy else f"http://{proxy}")
-
-
 class AiohttpTransport:
     """The daemon's only way out. Made without a loop; the session comes to life with the first request."""
 
@@ -234,6 +173,8 @@ class AiohttpTransport:
         self._proxies = Proxies(network.proxy, environ)
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
+        self._patience: http1.Patience
+        self._places: dict[str, http1.Place | None] = {}  # by URL; None: not the short way
 
     async def open(
         self,
@@ -246,8 +187,13 @@ class AiohttpTransport:
         first_byte_timeout_s: float = 300.0,
         silence_timeout_s: float = 120.0,
         proxy: str = "",
-    ) -> AiohttpResponse:
+    ) -> AiohttpResponse | http1.Exchange:
         timeout = _timeout(None, connect_timeout_s, first_byte_timeout_s)
+        if method == "POST" and type(body) is bytes and len(body) <= http1.BODY_MAX and not proxy:
+            place = self._places[url] if url in self._places else self._place(url)
+            head = None if place is None else place.head(headers, len(body))
+            if place is not None and head is not None:
+                return await self._send_short(url, place, head + body, timeout, silence_timeout_s)
         raw = await self._send(method, url, headers, body=body, timeout=timeout, proxy=proxy)
         return AiohttpResponse(raw, url, silence_timeout_s)
 
@@ -272,12 +218,60 @@ class AiohttpTransport:
     def set_proxy(self, proxy: str) -> None:
         """A changed `network.proxy`, for the requests from now on."""
         self._proxies = Proxies(proxy, self._environ)
+        self._places.clear()
 
     async def aclose(self) -> None:
         """Close every connection. A request that comes later opens a new session."""
         session, self._session = self._session, None
+        self._places.clear()
         if session is not None:
+            self._patience.close()
             await session.close()
+
+    def _place(self, url: str) -> http1.Place | None:
+        """Where requests to a URL go, None when they go the long way: by a proxy, or what is no plain URL."""
+        place = None
+        try:
+            target = parsed(url)
+            if target.scheme in {"http", "https"} and target.raw_host and target.raw_user is None:
+                session = self._session or self._start()
+                if self._proxies.proxy_for(target) is None:
+                    place = http1.Place(target, session, USER_AGENT)
+        except ValueError:
+            pass
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        self._places[url] = place
+        return place
+
+    async def _send_short(
+        self,
+        url: str,
+        place: http1.Place,
+        data: bytes,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  (aiohttp's own object)
+        silence_s: float,
+    ) -> http1.Exchange:
+        session = self._session or self._start()
+        connector = session.connector
+        assert connector is not None
+        assert timeout.sock_read is not None
+        try:
+            try:
+                connection = await connector.connect(place.asked, [], timeout)
+            except TimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError from error
+            response = http1.Exchange(
+                connection,
+                self._patience,
+                first_byte_s=timeout.sock_read,
+                silence_s=silence_s,
+                failure=partial(failure, url=url, sent=True),
+            )
+            await response.send(data)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise failure(error, url) from None
+        return response
 
     async def _send(
         self,
@@ -290,7 +284,7 @@ class AiohttpTransport:
         proxy: str,
     ) -> aiohttp.ClientResponse:
         try:
-            target = _url(url)
+            target = parsed(url)
             via = self._proxies.proxy_for(target, proxy)
             data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > PLAIN_BODY_MAX else body
             session = self._session or self._start()
@@ -315,6 +309,7 @@ class AiohttpTransport:
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             skip_auto_headers=("Content-Type",),
         )
+        self._patience = http1.Patience(asyncio.get_running_loop())
         return self._session
 
 
@@ -322,11 +317,6 @@ class AiohttpTransport:
 def _timeout(total_s: float | None, connect_s: float, read_s: float) -> aiohttp.ClientTimeout:
     """`connect` covers name, TCP, TLS and the proxy's tunnel; `sock_read` the wait for any next byte."""
     return aiohttp.ClientTimeout(total=total_s, connect=connect_s, sock_connect=connect_s, sock_read=read_s)
-
-
-@lru_cache(maxsize=1024)
-def _url(url: str) -> URL:
-    return URL(url, encoded=True)
 
 
 def _ssl_context(ca_file: str) -> ssl.SSLContext | bool:
@@ -340,29 +330,6 @@ def _ssl_context(ca_file: str) -> ssl.SSLContext | bool:
         problem = f"network.ca_file: {ca_file} cannot be used: {error.strerror or 'no certificates in it'}"
         raise ConfigInvalid(problem, key="network.ca_file", hint="it must be a PEM file") from None
     return context
-
-
-def _environment_proxies(environ: Mapping[str, str] | None) -> dict[str, str]:
-    """Proxies by scheme, "no" for the exceptions. With `environ` given: by the same rules as urllib's."""
-    if environ is None:
-        return getproxies_environment()
-    upper = {
-        name.lower()[:-6]: value
-        for name, value in environ.items()
-        if name.lower().endswith("_proxy") and value
-    }
-    lower = {name[:-6]: value for name, value in environ.items() if name.endswith("_proxy")}
-    found = {**upper, **lower}
-    return {scheme: value for scheme, value in found.items() if value}
-
-
-def _is_this_machines(host: str) -> bool:
-    """A metadata server answers for the machine that asks: over a proxy it would be the proxy's machine's identity."""
-    return host.startswith("169.254.") or host in {"metadata.google.internal", "fd00:ec2::254"}
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.endswith(".localhost") or host.startswith("127.") or host == "::1"
 
 
 def failure(error: BaseException, url: str, *, sent: bool = False) -> UpstreamFailure:
@@ -406,7 +373,7 @@ def _reading(error: BaseException) -> tuple[FailureKind, str, bool]:
             return kind, f"the connection broke: {_system_words(error)}", False
         case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | ValueError():
             return "other", "the URL cannot be used", True
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | http1.NoHttp():
             return "other", "the answer is not HTTP", False
         case _:
             return "other", f"the request failed ({type(error).__name__})", False

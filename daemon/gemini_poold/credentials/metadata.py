@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from ..transport import DIRECT
+from ..proxies import DIRECT
 from .base import Bearer, Caller, Context, CredentialError, Failure, Token, identity
 from .token_endpoint import read_token
 
