@@ -148,7 +148,7 @@ class Gateway:
     async def _open(self, sock: socket.socket, port: int | None) -> None:
         door = _Door(port, self._guards(port))
         # Cancelling the handler when its client is gone is what stops the generation upstream at once.
-        door.server = web.Server(
+        door.server = listeners.HttpServer(
             partial(self._handle, door),
             handler_cancellation=True,
             access_log=None,
@@ -191,7 +191,8 @@ class Gateway:
             exchange.outcome = "cancelled"
             return web.Response(status=499)
         except web.RequestPayloadError:
-            return relay.of_error(exchange, PoolError("bad_request", "the body's transfer coding is broken"))
+            words = "the body is not what its Content-Encoding or Transfer-Encoding says"
+            return relay.of_error(exchange, PoolError("bad_request", words))
         except Exception as error:  # the edge of the request's task
             log.error("gateway: a request failed inside: %s", type(error).__name__, exc_info=error)
             return await _told(exchange, PoolError("internal", "gemini-pool failed inside", hint=_LOG_HINT))
@@ -206,6 +207,14 @@ class Gateway:
         headers = request.headers
         origin = headers.get("Origin")
         door.guards.check(headers.get("Host"), origin)
+        if not request.raw_path.startswith("/"):  # a whole URL: its host goes before the header's
+            door.guards.check(request.raw_path.partition("://")[2].partition("/")[0], origin)
+        if "Transfer-Encoding" in headers and headers["Transfer-Encoding"].strip().lower() != "chunked":
+            answer = relay.of_error(
+                exchange, PoolError("bad_request", "the only Transfer-Encoding is chunked")
+            )
+            answer.force_close()  # where its body ends is anybody's guess
+            return answer
         if origin is not None:
             exchange.origin = origin
             if request.method == "OPTIONS":

@@ -21,7 +21,7 @@ from gemini_pool.errors import PoolError
 from ..backends.base import GENERATE
 from ..core.model import Data, Request, Usage
 from ..runtime.dispatch import Call
-from . import beginning, bound, thinking
+from . import beginning, bound, onward, thinking
 from .auth import LocalClient
 from .errors import Shape
 from .services import Services
@@ -29,6 +29,8 @@ from .tracing import RequestTrace
 
 # The only headers of a client's that reach Google.
 PASSED_ON = ("Api-Revision", "X-Vertex-AI-LLM-Request-Type", "X-Vertex-AI-LLM-Shared-Request-Type")
+# Codings of a body that aiohttp undoes, piece by piece: a small body that unpacks to a large one ends at the limit.
+DECODED = ("gzip", "deflate", "br", "zstd")
 # What clients send on their own that names a conversation (opencode).
 SESSION_HEADERS = ("x-session-id", "x-session-affinity")
 INSTALLATION = "x-gemini-api-privileged-user-id"  # gemini-cli's: one for all conversations of a user
@@ -131,6 +133,7 @@ class Exchange:
         if length:
             self._hold(length)
         headers = request.headers
+        encoded = self.encoded
         if (
             "Expect" in headers
             and headers["Expect"].lower() == "100-continue"
@@ -138,7 +141,7 @@ class Exchange:
         ):
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         content = request.content
-        if length is not None and "Content-Encoding" not in headers:
+        if length is not None and not encoded:
             body = await content.read(-1)
             self.bytes_in = len(body)
             return body
@@ -151,6 +154,21 @@ class Exchange:
             self._hold(self.bytes_in - self.held)
             chunks.append(chunk)
         return b"".join(chunks)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the body comes compressed; it is read decoded, so that its length is not the told one. PoolError for
+        a coding that we do not know: its bytes would go on as if they were the body."""
+        headers = self.request.headers
+        if "Content-Encoding" not in headers:
+            return False
+        coding = headers["Content-Encoding"].strip().lower()
+        if coding in ("", "identity"):
+            return False
+        if coding not in DECODED:
+            known = ", ".join(DECODED)
+            raise PoolError("bad_request", f"the body's Content-Encoding is none of {known}, identity")
+        return True
 
     def _hold(self, more: int) -> None:
         """Make room for a body before it is read: it is kept whole until its answer begins, so that it can be repeated.
@@ -173,7 +191,7 @@ class Exchange:
         if not _MODEL.fullmatch(name):
             raise PoolError("bad_request", f"{name[:100]!r} is no model name")
         headers = self.request.headers
-        passed = {name: headers[name] for name in PASSED_ON if name in headers}
+        passed = onward.headers(headers, PASSED_ON)
         if settings.thinking and method in GENERATE:
             surface = self.target.surface
             body = thinking.with_default(body, name, settings.thinking, surface=surface)
@@ -282,8 +300,8 @@ def _session(headers: Mapping[str, str], client: str, found: str, body: bytes) -
 
 
 def _short(session: str) -> str:
-    """Sessions are remembered; a long name is as good as its digest."""
-    if len(session) <= _LONGEST_SESSION:
+    """Sessions are remembered; a long name is as good as its digest, and so is one that may not even be text."""
+    if len(session) <= _LONGEST_SESSION and session.isascii():
         return session
     return hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 from aiohttp import web
@@ -20,10 +19,11 @@ from gemini_pool.errors import PoolError
 
 from ..errors import UNREADABLE
 from ..runtime.forward import RESOURCES, Forwarded, Forwarder
-from . import bound, relay
+from . import bound, onward, relay
 from .errors import JSON
 from .exchange import Exchange
 
+UPLOAD_WORD = "gemini_pool_upload"  # the parameter in an upload's address that is its key
 LOOKED_AT = 1 << 20  # of a JSON answer: what names something is small
 _HEAD = 64 << 10  # of a stream: its first event names the interaction
 _PASSED = ("Content-Type", "Range", "If-Match", "If-None-Match", "Api-Revision", "Accept")
@@ -40,6 +40,7 @@ _CREATES = frozenset({"POST", "GET", "PATCH"})
 async def handle(exchange: Exchange) -> web.StreamResponse:
     """One request about something that is kept."""
     request = exchange.request
+    onward.path(request.path)  # before anything is made of it
     body = await exchange.read_body() if request.body_exists else b""
     rest = rest_of(request.path)
     name = bound.of_path(rest)
@@ -48,8 +49,12 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
     forwarder = forwarder_of(exchange)
     if name and not forwarder.account_of(name) and not exchange.request.headers.get("x-gemini-pool-account"):
         await _find(exchange, forwarder, name)
+    model = _model(rest, body)
+    if model and exchange.client is not None and exchange.client.models:
+        for other in _MODEL.findall(body):  # of a field that is there twice, Google takes the last
+            exchange.client.check_model(other.decode())
     call = exchange.call_for(
-        RESOURCES, _model(rest, body), body, names={name} if name else set(), headers=passed(exchange)
+        RESOURCES, model, body, names={name} if name else set(), headers=passed(exchange)
     )
     answer = await forwarder.open(call, request.method, path_of(exchange), body or None)
     try:
@@ -76,22 +81,16 @@ def rest_of(path: str) -> list[str]:
 
 
 def path_of(exchange: Exchange) -> str:
-    """Path and query as they came, without the local key."""
-    url = exchange.request.rel_url
-    query = urlencode(
-        [
-            (k, v)
-            for k, v in parse_qsl(url.raw_query_string, keep_blank_values=True)
-            if k not in ("key", "access_token")
-        ]
+    """Path and query to send on."""
+    request = exchange.request
+    return onward.with_query(
+        onward.path(request.path), onward.query(request.rel_url.raw_query_string, (UPLOAD_WORD,))
     )
-    return url.raw_path + (f"?{query}" if query else "")
 
 
 def passed(exchange: Exchange) -> dict[str, str]:
     """The client's headers that go on."""
-    headers = exchange.request.headers
-    return {name: headers[name] for name in _PASSED if name in headers}
+    return onward.headers(exchange.request.headers, _PASSED)
 
 
 def _model(rest: list[str], body: bytes) -> str:
@@ -129,8 +128,7 @@ async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
 async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     """One page of what all accounts have, account after account; `nextPageToken` says where it goes on."""
     forwarder = forwarder_of(exchange)
-    query = dict(parse_qsl(exchange.request.query_string))
-    query.pop("key", None)
+    query = dict(onward.query(exchange.request.rel_url.raw_query_string))
     probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers=passed(exchange))
     pin = probe.request.pin
     accounts = [pin] if pin else forwarder.candidates(probe.request)
@@ -138,10 +136,10 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     start = accounts.index(at) if at in accounts else 0
     found: list[Any] = []
     skipped: list[str] = []
-    size, onward = _size(query.get("pageSize", "")), ""
+    size, token_after = _size(query.get("pageSize", "")), ""
     for account in accounts[start:]:
         if len(found) >= size:
-            onward = f"{account}~"
+            token_after = f"{account}~"
             break
         value = await _page(
             exchange,
@@ -158,13 +156,13 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
         listed = value.get(collection)
         found += listed if isinstance(listed, list) else []
         if following := value.get("nextPageToken"):
-            onward = f"{account}~{following}"
+            token_after = f"{account}~{following}"
             break
     if not found and skipped and len(skipped) == len(accounts[start:]):
         raise PoolError("upstream_error", f"no account could list its {collection}: {', '.join(skipped)}")
     answer: dict[str, Any] = {collection: found} if found else {}
-    if onward:
-        answer["nextPageToken"] = onward
+    if token_after:
+        answer["nextPageToken"] = token_after
     response = relay.json_answer(exchange, msgspec.json.encode(answer))
     if skipped:
         response.headers["x-gemini-pool-skipped"] = ",".join(skipped)
@@ -185,9 +183,8 @@ async def _page(
     probe.request = probe.request._replace(pin=account)
     probe.wait_until = exchange.services.clock.now()
     try:
-        answer = await forwarder.open(
-            probe, "GET", f"{exchange.request.rel_url.raw_path}?{urlencode(query)}", None
-        )
+        path = onward.with_query(onward.path(exchange.request.path), list(query.items()))
+        answer = await forwarder.open(probe, "GET", path, None)
         try:
             value = _decoded(await answer.read(16 * LOOKED_AT)) if answer.status == 200 else None
         finally:

@@ -8,23 +8,25 @@ its digest is kept. Pieces go through as they come, no faster than Google takes 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import AsyncIterator
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
 from ..runtime.forward import RESOURCES, Forwarded
-from . import bound, passthrough, relay
+from . import bound, onward, passthrough, relay
 from .auth import LocalClient
 from .errors import JSON
 from .exchange import Exchange
 
-WORD = "gemini_pool_upload"
+WORD = passthrough.UPLOAD_WORD
 UPLOAD_CLIENT = LocalClient("upload")
 _LARGEST_START = 1 << 20
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")  # on the Unix socket nobody has looked at it yet
 
 
 async def handle(exchange: Exchange) -> web.StreamResponse:
@@ -43,14 +45,12 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
     if start or not request.body_exists:
         body = await _start_body(exchange)
     else:
-        if request.content_length is not None:
+        if request.content_length is not None and not exchange.encoded:
             headers["Content-Length"] = str(request.content_length)
         streamed = _counted(exchange)
     call = exchange.call_for(
         RESOURCES, "", body, names={_name(word)} if word else _store(request.path), headers=headers
     )
-    if word:
-        path = _without_word(path)
     answer = await forwarder.open(
         call, request.method, path, streamed if streamed is not None else body or None
     )
@@ -111,20 +111,13 @@ async def _answered(exchange: Exchange, answer: Forwarded, *, word: str) -> web.
 def _ours(exchange: Exchange, given: str, word: str) -> str:
     """Google's address as one of this gateway's, by the name that the client calls us."""
     url, request = urlsplit(given), exchange.request
-    query = urlencode(
-        [*((k, v) for k, v in parse_qsl(url.query, keep_blank_values=True) if k != "key"), (WORD, word)]
-    )
-    return f"http://{request.headers.get('Host', 'localhost')}{url.path}?{query}"
+    query = urlencode([*onward.query(url.query, (WORD,)), (WORD, word)])
+    host = request.headers.get("Host", "")
+    return f"http://{host if _HOST.fullmatch(host) else 'localhost'}{url.path}?{query}"
 
 
 def _name(word: str) -> str:
     return "upload/" + hashlib.sha256(word.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _without_word(path: str) -> str:
-    head, _, query = path.partition("?")
-    rest = urlencode([(k, v) for k, v in parse_qsl(query, keep_blank_values=True) if k != WORD])
-    return f"{head}?{rest}" if rest else head
 
 
 def _store(path: str) -> set[str]:
@@ -137,12 +130,13 @@ def _collection(path: str) -> str:
 
 
 def _upload_headers(exchange: Exchange) -> dict[str, str]:
-    headers = exchange.request.headers
-    return {
-        n: v
-        for n, v in headers.items()
+    given = exchange.request.headers
+    found = {
+        n: onward.checked(n, v)
+        for n, v in given.items()
         if n.lower().startswith(("x-goog-upload-", "x-upload-content-", "content-range"))
     }
+    return onward.without_hop(given, found)
 
 
 async def _start_body(exchange: Exchange) -> bytes:
