@@ -371,6 +371,22 @@ def test_interrupt(monkeypatch, run):
     assert run("status") == (130, "", "")
 
 
+@pytest.mark.parametrize("args", [[], ["work"], [""], ["work", "--json"], ["--model", "m"]])
+def test_token_reads_its_options_as_the_whole(args):
+    """The short cut for a bare `token`, and the small grammar, give what the whole one gives."""
+    whole = vars(cli.build_parser().parse_args(["token", *args]))
+    assert vars(cli._token_options(args)) == whole
+
+
+def test_a_bare_token_imports_no_argparse():
+    """Scripts call it all the time: what it does not need it does not load."""
+    code = (
+        "import sys\nfrom gemini_pool import cli, commands, _sync\ncli._token_options([])\n"
+        "sys.exit(bool({'argparse', 'shutil', 'asyncio', 'subprocess'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+
+
 def test_token_has_the_grammar_of_the_whole(capsys):
     """`token` builds its own parser because it is called so often; its help is that of the whole grammar's."""
     with pytest.raises(SystemExit):

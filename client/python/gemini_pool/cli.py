@@ -1,20 +1,24 @@
 """The command `gemini-pool`: its grammar, its errors, its exit codes. What a verb does is in `commands.py`.
 
-Quick to start: nothing but the standard library's argparse is imported before the verb is known.
+Quick to start: nothing but the standard library's argparse is imported before the verb is known, and for `token`,
+which scripts call before each request of theirs, not even that.
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 no daemon, 4 login needed, 5 nothing available now, 78 invalid
 configuration.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gemini_pool.errors import PoolError
+
+if TYPE_CHECKING:
+    import argparse
 
 HANDED_OVER = ("run", "demo", "config", "secrets")  # verbs of the daemon's own package, arguments and all
 ENV_NAMES = ("gemini-cli", "opencode", "genai", "openai", "vertex", "metadata")
@@ -80,20 +84,14 @@ def _main(args: list[str]) -> int:
 
 
 def _run(args: list[str]) -> int:
-    if args[:1] == [
-        "token"
-    ]:  # scripts call it before each request of theirs: the whole grammar costs as much as it
-        parser = argparse.ArgumentParser(prog="gemini-pool token", description="Print an access token.")
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        parser.set_defaults(verb="token", socket=None)
-        _add_token(parser)
-        args = args[1:]
+    if args[:1] == ["token"]:
+        options = _token_options(args[1:])
     else:
         parser = build_parser()
-    options = parser.parse_args(args)
-    if options.verb is None:
-        parser.print_help()
-        return 0
+        options = parser.parse_args(args)
+        if options.verb is None:
+            parser.print_help()
+            return 0
     from gemini_pool import commands
 
     if options.verb in HANDED_OVER:  # reached with options before the verb
@@ -103,8 +101,33 @@ def _run(args: list[str]) -> int:
     return commands.VERBS[options.verb](options)
 
 
+def _token_options(args: list[str]) -> Any:
+    """What `build_parser` makes of `token ARGS`, without the whole grammar, which costs as much as all the rest."""
+    if len(args) < 2 and not any(arg.startswith("-") for arg in args):
+        from types import SimpleNamespace
+
+        return SimpleNamespace(
+            verb="token",
+            socket=None,
+            json=False,
+            account="".join(args),
+            model="",
+            backend=None,
+            min_validity=0.0,
+        )
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="gemini-pool token", description="Print an access token.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(verb="token", socket=None)
+    _add_token(parser)
+    return parser.parse_args(args)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The grammar. Verbs that are not here do not exist."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="gemini-pool",
         description="Every way you have into Gemini, kept warm by one daemon and shared by all your tools.",
@@ -223,7 +246,7 @@ def _add_looking_after(verb: Callable[..., argparse.ArgumentParser]) -> None:
     logs.add_argument("--manager", choices=managers, default="", help="not the one that is here")
     completions = verb("completions", "print a completion script for a shell")
     completions.add_argument("shell", choices=("bash", "zsh", "fish"), nargs="?", default="bash")
-    completions.add_argument("--list", choices=("accounts", "models"), default="", help=argparse.SUPPRESS)
+    completions.add_argument("--list", choices=("accounts", "models"), default="", help="==SUPPRESS==")
 
 
 def _add_login(login: argparse.ArgumentParser) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gemini_pool.errors import PoolError
+
+if TYPE_CHECKING:
+    import argparse
 
 _SILENCE_S = 30.0  # a daemon that says nothing for so long hangs; calls that may wait for an account are not bound by it
 
 
 def hand_over(args: list[str]) -> NoReturn:
     """Become `python -m gemini_poold ARGS`, in this very process: a service manager keeps the pid it knows."""
+    import importlib.util
+
     if importlib.util.find_spec("gemini_poold") is None:
         raise PoolError(
             "not_found",
@@ -211,6 +213,8 @@ def _accounts(verb: str, options: argparse.Namespace) -> int:
 
 def _alone(verb: str, options: argparse.Namespace) -> int:
     """One of the verbs that have a module to themselves."""
+    import importlib
+
     module = importlib.import_module(f"gemini_pool.{verb}")
     code: int = module.main(options)
     return code
