@@ -53,7 +53,10 @@ def _check(where: Places, *, as_json: bool) -> int:
 
 def _errors_of_config(path: Path) -> list[ConfigInvalid]:
     try:
-        config_module.load(path)
+        if ca_file := config_module.load(path).network.ca_file:
+            from .transport import ssl_context  # slow to import, and seldom needed
+
+            ssl_context(ca_file)
     except ConfigInvalid as error:
         return list(error.all_errors)
     return []

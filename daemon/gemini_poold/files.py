@@ -23,7 +23,8 @@ LOCK_POLL_S = 0.02
 
 def read_private(path: Path, *, limit: int = MAX_BYTES) -> bytes:
     """The content of a file that is ours alone. `FileRefused` for a symbolic link, a foreign owner, any group or
-    other permission, anything that is no regular file, or a file that is missing (`.missing`)."""
+    other permission, a folder that others may write to, anything that is no regular file, or a file that is missing
+    (`.missing`)."""
     fd = _open_private(path)
     with os.fdopen(fd, "rb") as file:
         return _read(file.read(limit + 1), path, limit)
@@ -193,7 +194,18 @@ def _make_dirs(path: Path) -> None:
 
 
 def _open_private(path: Path) -> int:
-    return _open_checked(path, os.O_RDONLY | os.O_NOFOLLOW, forbidden=0o077, mend="chmod 600")
+    fd = _open_checked(path, os.O_RDONLY | os.O_NOFOLLOW, forbidden=0o077, mend="chmod 600")
+    folder = os.stat(path.parent)  # noqa: PTH116 - as the kernel follows it
+    if (
+        folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
+    ):  # another's file may be moved to this name
+        os.close(fd)
+        raise FileRefused(
+            f"folder {path.parent} is writable to others (mode {stat.S_IMODE(folder.st_mode):04o})",
+            path=str(path),
+            hint=f"chmod go-w {_q(path.parent)}",
+        )
+    return fd
 
 
 def _open_checked(path: Path, flags: int, *, forbidden: int, mend: str, root_too: bool = False) -> int:
@@ -236,6 +248,9 @@ def _check_owner(info: os.stat_result, path: Path, *, root_too: bool) -> None:
 
 def _refused_open(path: Path, error: OSError) -> FileRefused:
     if isinstance(error, FileNotFoundError):
+        if path.is_symlink():  # somebody meant there to be a file: as good as one that does not read
+            hint = f"ls -l {_q(path)}"
+            return FileRefused(f"{path} is a link to what does not exist", path=str(path), hint=hint)
         return FileRefused(f"{path} does not exist", path=str(path), missing=True)
     if path.is_symlink() and not isinstance(error, PermissionError):
         hint = f"cp -p {_q(path)} {_q(path)}.new && mv {_q(path)}.new {_q(path)}"  # the file itself, in its place

@@ -168,7 +168,7 @@ class AiohttpTransport:
         environ: Mapping[str, str] | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._ssl = _ssl_context(network.ca_file)
+        self._ssl = ssl_context(network.ca_file)
         self._environ = environ
         self._proxies = Proxies(network.proxy, environ)
         self._resolver = resolver
@@ -319,8 +319,9 @@ def _timeout(total_s: float | None, connect_s: float, read_s: float) -> aiohttp.
     return aiohttp.ClientTimeout(total=total_s, connect=connect_s, sock_connect=connect_s, sock_read=read_s)
 
 
-def _ssl_context(ca_file: str) -> ssl.SSLContext | bool:
-    """True is aiohttp's shared context with the system's roots, made once at its import."""
+def ssl_context(ca_file: str) -> ssl.SSLContext | bool:
+    """The certificates trusted. True is aiohttp's shared context with the system's roots, made once at its import.
+    Raises `ConfigInvalid`."""
     if not ca_file:
         return True
     context = ssl.create_default_context()

@@ -112,6 +112,32 @@ def test_a_configuration_file_that_others_write_is_refused(tmp_path: Path, mode:
     assert files.read_trusted(path) == b"fake-key-1"
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_private_file_in_a_folder_that_others_write_is_refused_and_the_hint_mends_it(
+    tmp_path: Path, mode: int
+) -> None:
+    """Whoever may write to the folder may put another file there. A sticky one (as for temporary files) is none such."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    path = private(folder / "key", b"x")
+    folder.chmod(mode)
+    with pytest.raises(FileRefused) as caught:
+        files.read_private(path)
+    assert f"{mode:04o}" in caught.value.message
+    shell(caught.value.hint)
+    assert files.read_private(path) == b"x"
+    folder.chmod(0o1777)
+    assert files.read_private(path) == b"x"
+
+
+def test_a_link_to_nothing_is_not_a_file_that_nobody_made(tmp_path: Path) -> None:
+    """A configuration file whose target has gone (an unmounted share, a half-done stow) is refused, not taken for none."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileRefused, match="link to what does not exist") as caught:
+        files.read_trusted(tmp_path / "link")
+    assert not caught.value.missing
+
+
 def test_private_folders_are_made_and_checked(tmp_path: Path) -> None:
     """Every folder that we make is 0700 whatever the umask; an open one is refused with its mending command."""
     old = os.umask(0)

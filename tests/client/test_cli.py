@@ -346,6 +346,11 @@ def test_hand_over(tmp_path):
     )
     assert done.returncode == 78
     assert b"lissen" in done.stderr + done.stdout
+    (tmp_path / "config.toml").write_text(f'[network]\nca_file = "{tmp_path}/gone.pem"\n')
+    done = subprocess.run(
+        [*command, "config", "check"], env=env, cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (done.returncode, b"gone.pem" in done.stderr) == (78, True)  # as the daemon's start would end
     done = subprocess.run(
         [*command, "run", "--help"], env=env, cwd=tmp_path, capture_output=True, check=False
     )
