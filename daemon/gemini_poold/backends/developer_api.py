@@ -29,9 +29,14 @@ class DeveloperApi(Answering):
         del account, project  # a key's project is nowhere in its URLs
         return _url(self._base, version if version in VERSIONS else "v1beta", model, method)
 
-    def resource(self, path: str) -> str:
+    def resource(self, path: str, account: Account, project: str) -> str:
         """The URL of what is no model's; `path` with its version and query."""
+        del account, project  # a key's project is nowhere in its URLs
         return self._base + path
+
+    def placed(self, body: bytes, account: Account, project: str) -> bytes:
+        del account, project
+        return body
 
     def headers(self, account: Account, *, project: str) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

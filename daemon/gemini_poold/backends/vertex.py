@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -16,6 +17,13 @@ from .base import GENERATE, STREAM, Reading
 from .urls import quoted
 
 _NAME = "Vertex"
+RESOURCES = (
+    "vertex-resources"  # everything that is no method of a model: caches, batches, operations, predictions
+)
+_PLACE = re.compile(r"projects/[^/]+/locations/[^/]+/")
+_MODEL = re.compile(
+    rb'("model"\s*:\s*")(?:projects/[^/"\\]+/locations/[^/"\\]+/)?(publishers/google/models/)'
+)
 _MULTI_REGIONS = frozenset({"us", "eu"})
 
 
@@ -24,7 +32,7 @@ class Vertex(Answering):
 
     name = core.Backend.VERTEX
     form = "vx"
-    methods = GENERATE | {"countTokens", "embedContent"}
+    methods = GENERATE | {"countTokens", "embedContent", RESOURCES}
 
     def __init__(self, base_url: str = "") -> None:
         self._base = base_url
@@ -33,6 +41,23 @@ class Vertex(Answering):
         return _url(
             self._base, account.location, project, model, method, "v1beta1" if version == "v1beta1" else "v1"
         )
+
+    def resource(self, path: str, account: Account, project: str) -> str:
+        """The URL of what is no model's: `path` with the account's own project and location in it. Raises PoolError."""
+        if not project:
+            raise translate.cannot(_NAME, f"this with account {account.id}, which is a key without a project")
+        place = _place(project, account.location)
+        version, _, rest = path.removeprefix("/").partition("/")
+        if not rest.startswith("projects/"):
+            rest = place + rest
+        return f"{self._base or _host(account.location)}/{version}/{_PLACE.sub(place, rest, count=1)}"
+
+    def placed(self, body: bytes, account: Account, project: str) -> bytes:
+        """A body about something kept, with its model in the account's own project and location: Google takes no other."""
+        if b"publishers/google/models/" not in body:
+            return body
+        place = _place(project, account.location).encode()
+        return _MODEL.sub(lambda found: found[1] + place + found[2], body)
 
     def headers(self, account: Account, *, project: str) -> dict[str, str]:
         del account, project  # the project is in the path
@@ -69,11 +94,15 @@ class Vertex(Answering):
 @lru_cache(maxsize=256)
 def _url(base_url: str, location: str, project: str, model: str, method: str, version: str) -> str:
     host = base_url or _host(location)
-    place = f"projects/{quote(project, safe=':.')}/locations/{quote(location)}/" if project else ""
+    place = _place(project, location) if project else ""
     verb, query = (
         ("predict", "") if method == "embedContent" else (method, "?alt=sse" if method == STREAM else "")
     )
     return f"{host}/{version}/{place}publishers/google/models/{quoted(model)}:{verb}{query}"
+
+
+def _place(project: str, location: str) -> str:
+    return f"projects/{quote(project, safe=':.')}/locations/{quote(location or 'global')}/"
 
 
 def _host(location: str) -> str:

@@ -21,6 +21,7 @@ from .oauth import OAuth
 from .record import Record
 from .stream import ARRAY, PLAIN, WHOLE, Generation, Pause, Twist
 from .vertex import VertexApi
+from .vertex_kept import VertexKept
 from .world import World
 
 _RST = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
@@ -44,11 +45,13 @@ class FakeGoogle:
         self.record = Record(keep)
         self.port = 0
         self.kept = Kept(self.world, lambda: self.url)
+        self.vertex_kept = VertexKept(self.world)
         self._surfaces = (
             CodeAssistApi(self.world),
             self.kept,
             DeveloperApi(self.world, self.kept),
-            VertexApi(self.world),
+            self.vertex_kept,
+            VertexApi(self.world, self.vertex_kept),
             OAuth(self.world),
             Federation(self.world),
         )

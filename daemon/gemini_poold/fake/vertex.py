@@ -8,6 +8,7 @@ from .envelope import Json, Refused, Reply
 from .limits import Exceeded
 from .stream import ARRAY, SSE, WHOLE
 from .throttle import VX_SERVICE, vx_exhausted, vx_quota
+from .vertex_kept import VertexKept
 from .world import Caller, Model, Project, World
 
 VERSIONS = frozenset({"v1", "v1beta1"})
@@ -17,8 +18,9 @@ _MODELS = "publishers/google/models"
 class VertexApi:
     """`/{version}/[projects/P/locations/L/]publishers/google/models[/{model}:{method}]`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, kept: VertexKept) -> None:
         self._world = world
+        self._kept = kept
         self._methods: dict[str, tuple[str, Handler]] = {
             "generateContent": ("generate", self.generate),
             "streamGenerateContent": ("stream", self.generate),
@@ -57,6 +59,7 @@ class VertexApi:
         validate.check(body, validate.GENERATE)
         validate.roles(validate.get(body, "contents"), required=True)
         project, location, model = self._target(call, "generateContent")
+        self._kept.check_use(body, project, location)
         self._take(project, location, model, answers.count_tokens(body))
         mode = WHOLE if call.kind == "generate" else SSE if call.query.get("alt") == "sse" else ARRAY
         answer = answers.generation(call, body, model, project=project.id, mode=mode)

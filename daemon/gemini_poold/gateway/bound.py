@@ -1,5 +1,8 @@
 """Names of what Google keeps for one account: where they stand in paths, requests and answers, and how long they live.
 
+Vertex's names are whole paths (`projects/P/locations/L/cachedContents/C`), where the project is an id or a number as it
+pleases; here they are `vertex/cachedContents/C`.
+
 Pure. Requests are searched as bytes: a name is found without decoding a body, and never inside a text, where its quotes
 would be escaped. Who owns a name is `runtime.forward`'s.
 """
@@ -15,13 +18,15 @@ COLLECTIONS = frozenset({
     "files", "cachedContents", "interactions", "batches", "operations", "tunedModels", "fileSearchStores", "corpora",
     "agents", "triggers", "environments", "webhooks",
 })  # fmt: skip
+VERTEX = "vertex/"
+VERTEX_COLLECTIONS = frozenset({"cachedContents", "batchPredictionJobs", "operations"})
 DAY_S = 86_400.0
 LIVES_S = {"files": 2 * DAY_S, "cachedContents": 3_600.0, "interactions": 55 * DAY_S, "upload": 7 * DAY_S}
 LIVES_LONG_S = 365 * DAY_S
 
 _FIELDS = (
     "fileUri|file_uri|fileName|file_name|cachedContent|cached_content|previous_interaction_id|previousInteractionId"
-    "|agent|environment|environment_id|uri"
+    "|agent|environment|environment_id|uri|operationName"
 )
 _ONE = re.compile(rf'"({_FIELDS})"\s*:\s*"([^"\\]{{1,400}})"'.encode())
 _MANY = re.compile(rb'"(?:fileSearchStoreNames|file_search_store_names)"\s*:\s*\[([^\]]{0,4000})\]')
@@ -38,6 +43,7 @@ def _may_name(body: bytes) -> bool:
         b"ile" in body
         or b"ached" in body
         or b"revious" in body
+        or b"operationName" in body
         or b'"uri"' in body
         or b'"agent"' in body
         or b'"environment' in body
@@ -67,6 +73,15 @@ def of_path(rest: list[str]) -> str:
     return f"{rest[0]}/{rest[1].partition(':')[0]}"
 
 
+def of_vertex_path(rest: list[str]) -> str:
+    """The same below `projects/P/locations/L/`."""
+    if rest[:1] == ["models"] and len(rest) == 4 and rest[2] == "operations":
+        return VERTEX + "/".join(rest).partition(":")[0]
+    if len(rest) < 2 or rest[0] not in VERTEX_COLLECTIONS:
+        return ""
+    return f"{VERTEX}{rest[0]}/{rest[1].partition(':')[0]}"
+
+
 def in_answer(value: Any, collection: str) -> Iterator[tuple[str, Any]]:
     """Names in an answer, each with the object that has it. `collection`: what was asked for."""
     if not isinstance(value, dict):
@@ -93,7 +108,7 @@ def until(name: str, holder: Any, now: float) -> float:
                 return datetime.fromisoformat(_micro(told)).timestamp()
             except ValueError:
                 continue
-    return now + LIVES_S.get(name.partition("/")[0], LIVES_LONG_S)
+    return now + LIVES_S.get(name.removeprefix(VERTEX).partition("/")[0], LIVES_LONG_S)
 
 
 def _micro(text: str) -> str:
@@ -115,6 +130,13 @@ def _canonical(name: str, collection: str = "") -> str:
         ):
             return ""
         name = "files/" + path.rpartition("files/")[2]
+    if name.startswith("projects/"):
+        segments = name.split("/")
+        if len(segments) < 6 or segments[2] != "locations":
+            return ""
+        rest = segments[4:]
+        found = of_vertex_path(rest[2:] if rest[:2] == ["publishers", "google"] else rest)
+        return found if all(map(_ID.fullmatch, found.split("/"))) else ""
     segments = name.partition(":")[0].split("/")
     if len(segments) == 1 and collection and _ID.fullmatch(name):
         return f"{collection}/{name}"

@@ -18,7 +18,8 @@ from multidict import CIMultiDict
 from gemini_pool.errors import PoolError
 
 from ..errors import UNREADABLE
-from ..runtime.forward import RESOURCES, Forwarded, Forwarder
+from ..runtime.attempts import Call
+from ..runtime.forward import RESOURCES, VERTEX_RESOURCES, Forwarded, Forwarder
 from . import bound, onward, relay
 from .errors import JSON
 from .exchange import Exchange
@@ -32,7 +33,10 @@ _ANSWERED = (
     "X-Goog-Hash",
 )  # fmt: skip
 _INTERACTION_ID = re.compile(rb'"interaction"\s*:\s*\{[^{}]*?"id"\s*:\s*"([A-Za-z0-9._~-]{1,200})"')
-_MODEL = re.compile(rb'"model"\s*:\s*"(?:models/)?([A-Za-z0-9][A-Za-z0-9._@-]{0,127})"')
+_MODEL = re.compile(
+    r"(?:(?:projects/.{1,200}/)?publishers/google/)?(?:models/)?([A-Za-z0-9][A-Za-z0-9._@-]{0,127})"
+)
+_MODEL_OF = frozenset({"cachedContents", "interactions", "batchPredictionJobs"})  # their bodies name one
 _FINISHED = b"interaction.completed"
 _CREATES = frozenset({"POST", "GET", "PATCH"})
 
@@ -43,19 +47,13 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
     onward.path(request.path)  # before anything is made of it
     body = await exchange.read_body() if request.body_exists else b""
     rest = rest_of(request.path)
-    name = bound.of_path(rest)
+    name = bound.of_vertex_path(rest) if _is_vertex(exchange) else bound.of_path(rest)
     if request.method == "GET" and not name and len(rest) == 1:
         return await _list(exchange, rest[0])
     forwarder = forwarder_of(exchange)
     if name and not forwarder.account_of(name) and not exchange.request.headers.get("x-gemini-pool-account"):
         await _find(exchange, forwarder, name)
-    model = _model(rest, body)
-    if model and exchange.client is not None and exchange.client.models:
-        for other in _MODEL.findall(body):  # of a field that is there twice, Google takes the last
-            exchange.client.check_model(other.decode())
-    call = exchange.call_for(
-        RESOURCES, model, body, names={name} if name else set(), headers=passed(exchange)
-    )
+    call = _call(exchange, _model(exchange, rest, body), body, names={name} if name else set())
     answer = await forwarder.open(call, request.method, path_of(exchange), body or None)
     try:
         if request.method == "DELETE" and answer.status < 300:
@@ -63,6 +61,22 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
         return await _hand_on(exchange, forwarder, answer, collection=rest[0].partition(":")[0])
     finally:
         await answer.aclose()
+
+
+def _is_vertex(exchange: Exchange) -> bool:
+    return exchange.target.surface == "vx"
+
+
+def _call(
+    exchange: Exchange, model: str = "", body: bytes = b"", names: frozenset[str] | set[str] = frozenset()
+) -> Call:
+    """A call about what is kept where this surface's clients expect it."""
+    vertex = _is_vertex(exchange)
+    method = VERTEX_RESOURCES if vertex else RESOURCES
+    call = exchange.call_for(method, model, body, names=set(names), headers=passed(exchange))
+    if vertex and not call.request.pin:
+        call.request = call.request._replace(exclude=forwarder_of(exchange).without_project())
+    return call
 
 
 def forwarder_of(exchange: Exchange) -> Forwarder:
@@ -73,11 +87,14 @@ def forwarder_of(exchange: Exchange) -> Forwarder:
 
 
 def rest_of(path: str) -> list[str]:
-    """The segments below the version."""
+    """The segments below the version, and below Vertex's project, location and publisher."""
     segments = path.removeprefix("/").split("/")
     if segments[0] in {"upload", "download"}:
         segments = segments[1:]
-    return segments[1:]
+    rest = segments[1:]
+    if rest[:1] == ["projects"]:
+        rest = rest[4:]
+    return rest[2:] if rest[:2] == ["publishers", "google"] else rest
 
 
 def path_of(exchange: Exchange) -> str:
@@ -93,25 +110,43 @@ def passed(exchange: Exchange) -> dict[str, str]:
     return onward.headers(exchange.request.headers, _PASSED)
 
 
-def _model(rest: list[str], body: bytes) -> str:
-    """The model that a request is about: of its path or its body; empty for none."""
+class _Named(msgspec.Struct):
+    model: Any = None
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _model(exchange: Exchange, rest: list[str], body: bytes) -> str:
+    """The model that a request is about: of its path, or of its body as Google reads it; empty for none."""
     if rest[0] == "models" and len(rest) > 1:
         return rest[1].partition(":")[0]
-    found = _MODEL.search(body)
-    return (
-        found[1].decode() if found and rest[0].partition(":")[0] in {"cachedContents", "interactions"} else ""
-    )
+    if rest[0].partition(":")[0] not in _MODEL_OF or not body:
+        return ""
+    try:
+        said = _named.decode(body).model
+    except UNREADABLE:
+        return ""  # Google's to refuse
+    if not isinstance(said, str):
+        return ""
+    if found := _MODEL.fullmatch(said):
+        return found[1]
+    if exchange.client is not None:
+        exchange.client.check_model(said[:200])
+    return ""
 
 
 async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
     """Whose is a name that was made before our time, or elsewhere with the same key? Ask each account that may know."""
-    collection = name.partition("/")[0]
+    resource = name.removeprefix(bound.VERTEX)
+    collection = resource.partition("/")[0]
     version = exchange.target.version or "v1beta"
-    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers={})
+    probe = _call(exchange)
+    probe.headers = {}  # a Range, say, is about the client's own question
     for account in forwarder.candidates(probe.request):
         probe.request = probe.request._replace(pin=account)
         try:
-            answer = await forwarder.open(probe, "GET", f"/{version}/{name}", None)
+            answer = await forwarder.open(probe, "GET", f"/{version}/{resource}", None)
             try:
                 if answer.status == 200:
                     value = _decoded(await answer.read(LOOKED_AT))
@@ -121,7 +156,7 @@ async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
                 await answer.aclose()
         except PoolError:
             continue
-    shown = name if collection != "interactions" else name.partition("/")[2]
+    shown = resource if collection != "interactions" else resource.partition("/")[2]
     raise PoolError("not_found", f"no account of the pool has {shown}, or it has expired")
 
 
@@ -129,7 +164,7 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     """One page of what all accounts have, account after account; `nextPageToken` says where it goes on."""
     forwarder = forwarder_of(exchange)
     query = dict(onward.query(exchange.request.rel_url.raw_query_string))
-    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers=passed(exchange))
+    probe = _call(exchange)
     pin = probe.request.pin
     accounts = [pin] if pin else forwarder.candidates(probe.request)
     at, _, token = query.pop("pageToken", "").partition("~")
@@ -179,7 +214,7 @@ async def _page(
     exchange: Exchange, forwarder: Forwarder, account: str, query: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """What one account lists; None when it cannot say now."""
-    probe = exchange.call_for(RESOURCES, "", b"", names=set(), headers=passed(exchange))
+    probe = _call(exchange)
     probe.request = probe.request._replace(pin=account)
     probe.wait_until = exchange.services.clock.now()
     try:

@@ -35,6 +35,7 @@ KEPT_VERBS = {"GET", "POST", "PATCH", "DELETE"}
 PASSED_METHODS = frozenset(
     {"predict", "predictLongRunning", "batchGenerateContent", "asyncBatchEmbedContent"}
 )
+VERTEX_PASSED_METHODS = frozenset({"predict", "predictLongRunning", "fetchPredictOperation"})
 OPENAI_HANDLERS: Mapping[str, Handler] = {
     "chat/completions": openai.chat,
     "responses": openai.responses,
@@ -97,7 +98,10 @@ def route(verb: str, path: str) -> Route:
 
 def _versioned(verb: str, version: str, rest: list[str]) -> Route:
     head = rest[0] if rest else ""
-    if head in {"projects", "publishers"} and version in VERTEX_VERSIONS:
+    express = (
+        version == "v1beta1" and head.partition(":")[0] in bound.VERTEX_COLLECTIONS
+    )  # SDKs that know a key alone
+    if express or (head in {"projects", "publishers"} and version in VERTEX_VERSIONS):
         return _vertex(verb, version, rest)
     if version in GEMINI_VERSIONS:
         if head == "models":
@@ -164,9 +168,13 @@ def _either(google: Handler, other: Handler) -> Handler:
 def _vertex(verb: str, version: str, rest: list[str]) -> Route:
     target = Target("vx", version, "")
     if rest[0] == "projects":
-        if len(rest) < 6 or rest[2] != "locations":
+        if len(rest) < 5 or rest[2] != "locations":
             return _unserved(target, "this Vertex resource")
         rest = rest[4:]
+    if (name := rest[0].partition(":")[0]) in bound.VERTEX_COLLECTIONS:
+        return _verbs(verb, Route(target._replace(method=name), passthrough.handle), KEPT_VERBS)
+    if rest[:3] == ["publishers", "google", "models"] and rest[4:5] == ["operations"] and len(rest) == 6:
+        return _verbs(verb, Route(target._replace(method="operations"), passthrough.handle), KEPT_VERBS)
     if rest[:3] != ["publishers", "google", "models"] or len(rest) > 4:
         if rest[0] == "publishers" and len(rest) > 2 and rest[1] != "google":
             return _unserved(target, f"models of publisher {rest[1]}")
@@ -177,6 +185,8 @@ def _vertex(verb: str, version: str, rest: list[str]) -> Route:
     if not colon:
         return _verbs(verb, Route(target._replace(model=rest[3]), vertex.get_model), {"GET"})
     target = Target("vx", version, method, model)
+    if method in VERTEX_PASSED_METHODS:
+        return _verbs(verb, Route(target, passthrough.handle), {"POST"})
     if method not in vertex.HANDLERS:
         return _unserved(target, f"models.{method}")
     return _verbs(verb, Route(target, vertex.HANDLERS[method]), {"POST"})

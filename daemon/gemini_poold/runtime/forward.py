@@ -10,9 +10,10 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
-from ..backends import Backend
+from ..backends import Backend, vertex
 from ..backends.base import OK
 from ..backends.developer_api import RESOURCES, DeveloperApi
+from ..backends.vertex import Vertex
 from ..clock import Clock
 from ..core import model as core
 from ..core.health import ERROR_WORD, HELD
@@ -24,7 +25,9 @@ from .broker import Broker
 from .dispatch import Dispatcher, Tokens
 from .tokens import Need
 
-__all__ = ["RESOURCES", "Forwarded", "Forwarder"]
+__all__ = ["RESOURCES", "VERTEX_RESOURCES", "Forwarded", "Forwarder"]
+
+VERTEX_RESOURCES = vertex.RESOURCES
 
 MAX_ERROR = 1 << 20
 UPLOAD_S = 3_600.0  # what one piece of an upload may take on its way
@@ -158,6 +161,14 @@ class Forwarder:
             if member.may_serve(now) and not pool.chooser.forbids(member.account, request)
         ]  # fmt: skip
 
+    def without_project(self) -> frozenset[str]:
+        """Vertex accounts that are a key alone: Google keeps nothing for them."""
+        pool = self._broker.pool
+        return frozenset(
+            member.id for member in pool.members.values()
+            if member.account.backend is core.Backend.VERTEX and not pool.project_of(member.id)
+        )  # fmt: skip
+
     # ---- sending ---------------------------------------------------------------------------------------------
 
     async def open(self, call: Call, verb: str, path: str, body: Body) -> Forwarded:
@@ -187,8 +198,15 @@ class Forwarder:
         if headers is None:
             return None
         backend, limits = run.backend, self._dispatcher.limits
-        assert isinstance(backend, DeveloperApi)
-        url = backend.resource(path)
+        assert isinstance(backend, DeveloperApi | Vertex)
+        project = self._broker.pool.project_of(run.account.id)
+        try:
+            url = backend.resource(path, run.account, project)
+        except PoolError as error:
+            run.cannot_carry(error)
+            return None
+        if isinstance(body, bytes):
+            body = backend.placed(body, run.account, project)
         run.sending(url)
         try:
             response = await self._transport.open(
