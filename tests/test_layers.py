@@ -35,10 +35,13 @@ ALLOWED: dict[str, frozenset[str]] = {
     "service": frozenset({CLIENT, "base"}),
     "launchd": frozenset(),
     "dump": frozenset(),
+    "garbage": frozenset({"base"}),
     "reload": frozenset({CLIENT, "base", "core"}) | SHELL,
     "configcheck": frozenset({CLIENT, "base", "accounts"}),
     "secrets_command": frozenset({CLIENT, "base", "accounts", "credentials"}),
-    "app": frozenset({CLIENT, "base", "core", "service", "launchd", "dump", "reload", "login", "transfer"})
+    "app": frozenset(
+        {CLIENT, "base", "core", "service", "launchd", "dump", "garbage", "reload", "login", "transfer"}
+    )
     | SHELL
     | SURFACES,
     "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo", "secrets_command"}),

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from gemini_pool import wire
 from gemini_pool.paths import Places, places
 
-from . import __version__, backends, service
+from . import __version__, backends, garbage, service
 from . import config as config_module
 from . import log as log_module
 from .backends.code_assist import CodeAssist
@@ -167,7 +167,7 @@ class Daemon:
             raise
         self._state = "ready"
         self._notifier.ready()
-        service.collect_rarely()
+        garbage.begin()
         log.info("gemini-pool %s serves %s", __version__, self._where.socket)
 
     async def _build(self, store: Store) -> None:
@@ -317,6 +317,7 @@ class Daemon:
                     ticker.run(),
                     network.watch(self._network_changed, self._clock),
                     self._tell_status(),
+                    garbage.run(self._clock, self._busy),
                     service.feed_watchdog(self._notifier, self._clock, self._ailing),
                 ):
                     group.create_task(task)
@@ -325,6 +326,12 @@ class Daemon:
                 raise _Stop
         except* _Stop:
             pass
+
+    def _busy(self) -> bool:
+        """Whether anybody waits for anything."""
+        calls = self._rpc.clients() if self._rpc is not None else []
+        requests = self._gateway.services.meter.in_flight if self._gateway is not None else 0
+        return bool(requests or self._broker.waiting or any(client.in_flight for client in calls))
 
     def stop_soon(self) -> None:
         """What SIGTERM does."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno as errno_names
-import gc
 import logging
 import os
 import resource
@@ -260,14 +259,6 @@ def refusal(first: bytes, error: PoolError) -> bytes:
 
 
 # ---- hardening --------------------------------------------------------------------------------------------------
-
-
-def collect_rarely() -> None:
-    """Look for cyclic garbage less often than Python does by itself: requests leave next to none, and looking was a
-    twelfth of their cost. What start-up made is looked at no more. For when start-up is over."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
 
 
 def harden() -> None:
