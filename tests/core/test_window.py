@@ -130,6 +130,27 @@ def test_a_configured_limit_is_never_raised() -> None:
     assert pace.rpm == 3
 
 
+def test_a_limit_that_is_told_to_one_on_trial_is_kept() -> None:
+    """A counted limit is just tried beyond when Google names the true one: from then on nothing more is tried."""
+    story = Story(3)
+    for n in range(4):
+        story.send(NOW + n / 1_000, told=True)
+    assert story.pace.rpm == 3
+    now = NOW + 61.0
+    while len(story.refused) < 2:  # the one that is sent beyond
+        named = len(story._window(now)) == 3
+        now += 0.5
+        while story.pace.free_at(now) <= now:
+            story.send(now, named=named)
+    now += 1_000.0
+    sent = 0
+    while story.pace.free_at(now) <= now and sent < 10:
+        at = story.pace.spend(now)
+        sent += 1
+        story.pace.answered(at, now, tokens=None)
+    assert sent == 3
+
+
 def test_what_was_under_way_at_a_refusal_teaches_once() -> None:
     """Twenty at once, ten of them refused: one lesson, not ten."""
     story = Story(10)
@@ -148,24 +169,52 @@ def test_even_requests_begin_at_the_rate_that_was_answered() -> None:
     rests_until = even.free_at(NOW + 59.0)
     assert rests_until > NOW + 60.0
     even.spent(rests_until, trickle_s=1.5)
-    assert even.free_at(rests_until) == rests_until + 1.5
+    assert even.free_at(rests_until) == rests_until + 2.0
     even.answered(rests_until)
     assert even.free_at(rests_until) == rests_until + even.gap_s
 
 
 def test_even_requests_go_faster_after_many_answers_and_slower_after_a_refusal() -> None:
-    """A little each time, and the rest after refused trials doubles."""
-    even = Evenly([NOW], NOW + 1.0)
-    even.spent(NOW + 5.0, trickle_s=1.5)
-    for n in range(30):
-        even.answered(NOW + 5.0 + n)
-    assert even.gap_s < 1.0
+    """Fast until the first refusal, a little afterwards; one gap of rest, and the rest after refused trials doubles."""
+    even = Evenly([NOW + n / 2 for n in range(20)], NOW + 10.0)
+
+    def answered(count: int, since: float, apart: float = 1.0) -> float:
+        at = since
+        for _ in range(count):
+            even.spent(at, trickle_s=0.5)
+            even.answered(at)
+            at += apart * even.gap_s
+        return at
+
+    at = answered(31, even.free_at(0.0))
+    assert even.gap_s == pytest.approx(0.5 * 0.97**3)
     gap_s = even.gap_s
-    even.refused(NOW + 40.0)
-    assert even.gap_s > gap_s
-    assert even.free_at(0.0) == NOW + 41.0
-    even.spent(NOW + 41.0, trickle_s=1.5)
+    even.refused(at)
+    assert even.gap_s == pytest.approx(1.01 * gap_s)
+    assert even.free_at(0.0) == pytest.approx(at + even.gap_s)
     gap_s = even.gap_s
-    even.refused(NOW + 41.1)
-    assert even.gap_s == gap_s, "a trial that failed says nothing of the rate"
-    assert even.free_at(0.0) == NOW + 43.1
+    at = answered(31, even.free_at(0.0))
+    assert even.gap_s == pytest.approx(0.997 * gap_s)
+    even.refused(at)
+    even.spent(at + 1.0, trickle_s=0.5)
+    gap_s = even.gap_s
+    for rest_s in (1.0, 2.0, 4.0):
+        even.refused(at + 1.1)
+        even.spent(at + 1.1 + rest_s, trickle_s=0.5)
+        at += 1.1 + rest_s
+        assert even.gap_s == gap_s, "a trial that failed says nothing of the rate"
+    even.refused(at + 0.1)
+    assert even.free_at(0.0) == at + 8.1
+
+
+def test_even_requests_grow_only_where_somebody_wants_more() -> None:
+    """Answers to requests that came at their leisure say nothing of a faster rate; a rate that fails at once falls fast."""
+    even = Evenly([NOW + n for n in range(60)], NOW + 60.0)
+    at = even.free_at(0.0)
+    for _ in range(500):
+        even.spent(at, trickle_s=0.5)
+        even.answered(at)
+        at += 2.0 * even.gap_s
+    assert even.gap_s == 1.0
+    even.refused(at)
+    assert even.gap_s == pytest.approx(1.1)

@@ -18,11 +18,12 @@ from .window import Sent, Source, Window
 _KEPT_S = 90.0  # how long what was sent is remembered
 _MOST = 5_000
 _ALPHA = 0.2  # weight of the newest answer in the mean of tokens
+_ALPHA_RATIO = 0.05  # … and in the ratio, where every error is one of a whole minute's
 _SLACK_S = 0.1
 _SOURCES = {
     Source.NOWHERE: "learnt", Source.COUNTED: "learnt", Source.TOLD: "told", Source.CONFIGURED: "configured",
 }  # fmt: skip
-_SPARE = 1.1  # an estimate may be so much too small before a refusal tells us
+_SPARE = 1.08  # an estimate counts for so much more, until the answer says what it was
 
 
 class Known(NamedTuple):
@@ -167,7 +168,7 @@ class Pace:
         names it afterwards: `now`, or a moment later when that is taken."""
         sent = self._sent
         at = now if not sent or sent[-1][0] < now else nextafter(sent[-1][0], inf)
-        entry = [at, tokens * self._ratio or self._mean]
+        entry = [at, tokens * self._ratio * _SPARE or self._mean]
         sent.append(entry)
         if self._tpm is not None:
             self._live.append(entry)
@@ -187,7 +188,7 @@ class Pace:
         if tokens is not None:
             self._mean += (tokens - self._mean) * (_ALPHA if self._mean else 1.0)
             if estimate:
-                self._ratio += (tokens / estimate - self._ratio) * _ALPHA
+                self._ratio += (tokens / estimate - self._ratio) * _ALPHA_RATIO
             entry = self._entry(sent_at)
             if entry is not None:
                 if self._live and entry[0] >= self._live[0][0]:

@@ -173,7 +173,7 @@ class Window:
             self._hold_at = now + _TRICKLE_S
             return
         if self._even is not None:
-            self._even.spent(now, trickle_s=_TRICKLE_S)
+            self._even.spent(now, trickle_s=_OPENING_S)
             return
         if limit is not None and self._beyond_at <= now and len(sent) > limit:
             ahead_s = self._leaves_at(sent[-limit - 1][0]) - now
@@ -198,6 +198,7 @@ class Window:
         else:
             if self.source is not Source.TOLD:
                 self._beyond_at, self._base, self._hold_at, self._even = inf, 0, 0.0, None
+                self._probe_at = self._base_until = self._supposed = 0.0  # what was tried is known now
             self.source, self.limit = Source.TOLD, limit
         self.width_s, self.named = width_s, True
 
