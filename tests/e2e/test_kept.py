@@ -278,3 +278,25 @@ def test_a_large_upload_is_not_held_in_memory(site: Site) -> None:
 def _peak(status: Path) -> int:
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize(("last", "whole"), [
+    ({"content": {"parts": [{"text": "b"}]}, "finishReason": "STOP"}, True), ({"content": {"parts": [{"text": "b"}]}}, False),
+])  # fmt: skip
+def test_a_tuned_models_stream_without_its_end_is_broken(
+    site: Site, last: dict[str, Any], whole: bool
+) -> None:
+    """What is passed through to a tuned model keeps the promise, too: no clean end without a finish marker."""
+    first = {"content": {"parts": [{"text": "a"}]}}
+    body = b"".join(
+        b"data: " + json.dumps({"candidates": [each]}).encode() + b"\n\n" for each in (first, last)
+    )
+    fault = Fault.status(200, body=body, content_type="text/event-stream")
+    site.google.faults.add(fault, when=Match(path="/v1beta/tunedModels/*"), times=1)
+    path = "/v1beta/tunedModels/mine:streamGenerateContent?alt=sse"
+    hello = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+    if whole:
+        assert site.ask("POST", path, hello, x_gemini_pool_account="a")[0] == 200
+    else:
+        with pytest.raises(http.client.IncompleteRead):
+            site.ask("POST", path, hello, x_gemini_pool_account="a")

@@ -177,6 +177,29 @@ def test_a_batch_job(site: Site) -> None:
     assert (got.json["state"], got.headers["x-gemini-pool-account"]) == ("JOB_STATE_CANCELLING", account)
 
 
+def test_a_batch_of_embeddings(site: Site) -> None:
+    """Vertex takes them one at a time: the client gets one answer, in order, from whoever has room."""
+    one = {"model": "models/gemini-embedding-001", "outputDimensionality": 3}
+    texts = ["a", "b", "c", "d", "e", "f"]
+    body = {"requests": [{**one, "content": {"parts": [{"text": text}]}} for text in texts]}
+    path = "/v1beta/models/gemini-embedding-001:{method}"
+    got = site.ask("POST", path.format(method="batchEmbedContents"), body, x_gemini_pool_account="one")
+    assert got.status == 200, got.body
+    singles = [
+        site.ask("POST", path.format(method="embedContent"), each, x_gemini_pool_account="two").json[
+            "embedding"
+        ]
+        for each in body["requests"]
+    ]
+    assert got.json["embeddings"] == singles
+    assert (
+        site.ask(
+            "POST", path.format(method="batchEmbedContents"), {"requests": 1}, x_gemini_pool_account="one"
+        ).status
+        == 404
+    )
+
+
 @pytest.mark.parametrize("path", [
     f"{BASE}/cachedContents/../publishers/google/models/{MODEL}:generateContent",
     f"{BASE}/cachedContents/%2e%2e/publishers/google/models/{MODEL}:generateContent",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gemini_poold.gateway import code_assist, gemini, health, openai, vertex
+from gemini_poold.gateway import code_assist, embedding, gemini, health, openai, vertex
 from gemini_poold.gateway.errors import Shape
 from gemini_poold.gateway.routes import route
 
@@ -43,7 +43,7 @@ def test_generate_on_every_surface(path, surface, version, model):
         ("GET", "/v1beta1/publishers/google/models", vertex.list_models),
         ("GET", "/v1/projects/p/locations/l/publishers/google/models/m", vertex.get_model),
         ("POST", "/v1beta/models/m:embedContent", gemini.naming),
-        ("POST", "/v1beta/models/m:batchEmbedContents", gemini.naming),
+        ("POST", "/v1beta/models/m:batchEmbedContents", embedding.batch),
         ("POST", "/v1internal:loadCodeAssist", code_assist.load),
         ("GET", "/v1internal:getCodeAssistGlobalUserSetting", code_assist.user_setting),
         ("GET", "/v1internal/operations/x", code_assist.operation),

@@ -15,6 +15,7 @@ from aiohttp import web
 from gemini_pool.errors import PoolError
 
 from ..errors import UNREADABLE
+from ..runtime.dispatch import Call
 from . import relay
 from .exchange import Exchange
 
@@ -37,12 +38,16 @@ async def stream(exchange: Exchange) -> web.StreamResponse:
 
 async def naming(exchange: Exchange) -> web.StreamResponse:
     """Calls whose body may name the model again: Google refuses one that differs from the path's."""
-    target = exchange.target
-    body = await exchange.read_body()
-    call = exchange.call(target.method, target.model, body)
-    if call.model != target.model.removeprefix("models/"):
+    return await relay.unary(exchange, named(exchange, exchange.target.method, await exchange.read_body()))
+
+
+def named(exchange: Exchange, method: str, body: bytes) -> Call:
+    """The call, with the model in its body as it is in the call."""
+    model = exchange.target.model
+    call = exchange.call(method, model, body)
+    if call.model != model.removeprefix("models/"):
         call.body = rename(body, f"models/{call.model}")
-    return await relay.unary(exchange, call)
+    return call
 
 
 def rename(body: bytes, name: str) -> bytes:
@@ -69,7 +74,6 @@ HANDLERS: Mapping[str, Callable[[Exchange], Awaitable[web.StreamResponse]]] = {
     "streamGenerateContent": stream,
     "countTokens": naming,
     "embedContent": naming,
-    "batchEmbedContents": naming,
 }
 
 

@@ -6,7 +6,6 @@ the Gemini API's first, and that backend's afterwards.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +24,12 @@ from ..dialects import (
     reading,
 )
 from ..runtime.dispatch import Answer, Call
-from . import gemini, relay
+from . import embedding, gemini, relay
 from .auth import presented_key
 from .errors import Shape
 from .exchange import SESSION_HEADERS, Exchange
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
-_AT_ONCE = 4  # single embeddings asked side by side where a batch cannot be had
 
 
 async def chat(exchange: Exchange) -> web.StreamResponse:
@@ -68,9 +66,9 @@ async def embeddings(exchange: Exchange) -> web.StreamResponse:
     try:
         answer = await _embed(exchange, asked, asked.inputs)
     except PoolError as error:
-        if not many or error.code not in ("no_account_for_model", "bad_request"):
+        if not many or error.code not in embedding.NOT_AT_ONCE:
             raise
-        answers = await _one_by_one(exchange, asked)
+        answers = await embedding.each(asked.inputs, lambda text: _embed(exchange, asked, [text]))
         answer = next((found for found in answers if found.status != 200), answers[0])
         vectors = [_vectors(found, many=False) for found in answers if found.status == 200]
         found = [vector for one in vectors for vector in one]
@@ -155,26 +153,6 @@ async def _embed(exchange: Exchange, asked: openai_embeddings.Asked, inputs: lis
     body = asked.batch(call.model) if many else asked.single(inputs[0], call.model)
     call.body = msgspec.json.encode(body)
     return await exchange.services.dispatcher.unary(call)
-
-
-async def _one_by_one(exchange: Exchange, asked: openai_embeddings.Asked) -> list[Answer]:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(text: str) -> Answer:
-        async with gate:
-            return await _embed(exchange, asked, [text])
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(text)) for text in asked.inputs]
-    except* PoolError as errors:
-        raise _first(errors) from None
-    return [task.result() for task in tasks]
-
-
-def _first(errors: BaseExceptionGroup[PoolError]) -> PoolError:
-    found = errors.exceptions[0]
-    return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
 def _vectors(answer: Answer, *, many: bool) -> list[list[float]]:

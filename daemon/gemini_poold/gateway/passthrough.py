@@ -37,7 +37,11 @@ _MODEL = re.compile(
     r"(?:(?:projects/.{1,200}/)?publishers/google/)?(?:models/)?([A-Za-z0-9][A-Za-z0-9._@-]{0,127})"
 )
 _MODEL_OF = frozenset({"cachedContents", "interactions", "batchPredictionJobs"})  # their bodies name one
-_FINISHED = b"interaction.completed"
+# What stands in every stream that came to its end, or tells of an error itself.
+_ENDS = {
+    "interactions": (b"interaction.completed", b'"error"'),
+    "streamGenerateContent": (b'"finishReason"', b'"blockReason"', b'"error"'),  # of a tuned model
+}
 _CREATES = frozenset({"POST", "GET", "PATCH"})
 
 
@@ -136,6 +140,10 @@ def _model(exchange: Exchange, rest: list[str], body: bytes) -> str:
     return ""
 
 
+def _candidates(forwarder: Forwarder, probe: Call) -> list[str]:
+    return [each for each in forwarder.candidates(probe.request) if each not in probe.request.exclude]
+
+
 async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
     """Whose is a name that was made before our time, or elsewhere with the same key? Ask each account that may know."""
     resource = name.removeprefix(bound.VERTEX)
@@ -143,7 +151,7 @@ async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
     version = exchange.target.version or "v1beta"
     probe = _call(exchange)
     probe.headers = {}  # a Range, say, is about the client's own question
-    for account in forwarder.candidates(probe.request):
+    for account in _candidates(forwarder, probe):
         probe.request = probe.request._replace(pin=account)
         try:
             answer = await forwarder.open(probe, "GET", f"/{version}/{resource}", None)
@@ -166,7 +174,7 @@ async def _list(exchange: Exchange, collection: str) -> web.StreamResponse:
     query = dict(onward.query(exchange.request.rel_url.raw_query_string))
     probe = _call(exchange)
     pin = probe.request.pin
-    accounts = [pin] if pin else forwarder.candidates(probe.request)
+    accounts = [pin] if pin else _candidates(forwarder, probe)
     at, _, token = query.pop("pageToken", "").partition("~")
     start = accounts.index(at) if at in accounts else 0
     found: list[Any] = []
@@ -255,14 +263,15 @@ async def _hand_on(
 async def _stream(
     exchange: Exchange, forwarder: Forwarder, answer: Forwarded, headers: CIMultiDict[str], *, collection: str
 ) -> web.StreamResponse:
-    """Piece by piece; a stream of an interaction that lacks its last event ends as a broken one."""
+    """Piece by piece; a stream that lacks its last event ends as a broken one."""
+    ends = _ENDS.get(exchange.request.path.rpartition(":")[2]) or _ENDS.get(collection, ())
     events = "event-stream" in headers["Content-Type"]
     if events:  # what is added when it breaks off has no place in a length
         headers.popall("Content-Length", None)
     response = web.StreamResponse(status=answer.status, headers=headers)
     await response.prepare(exchange.request)
     exchange.begun = response
-    head, tail, bound_already, finished = b"", b"", not events, not events
+    head, tail, bound_already, finished = b"", b"", not events, not ends or not events
     try:
         async for chunk in answer:
             if not bound_already:
@@ -276,10 +285,10 @@ async def _stream(
                 bound_already = found is not None or len(head) > _HEAD
             if not finished:
                 tail = tail[-64:] + chunk
-                finished = _FINISHED in tail or b'"error"' in tail
+                finished = any(end in tail for end in ends)
             await response.write(chunk)
             exchange.bytes_out += len(chunk)
-        if not finished and collection == "interactions":
+        if not finished:
             raise PoolError(
                 "stream_cut",
                 f"{answer.account}: the stream ended without its last event",

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import bound, code_assist, gemini, health, metadata, openai, passthrough, uploads, vertex
+from . import bound, code_assist, embedding, gemini, health, metadata, openai, passthrough, uploads, vertex
 from .errors import Shape
 from .exchange import Exchange, Target
 
@@ -36,6 +36,7 @@ PASSED_METHODS = frozenset(
     {"predict", "predictLongRunning", "batchGenerateContent", "asyncBatchEmbedContent"}
 )
 VERTEX_PASSED_METHODS = frozenset({"predict", "predictLongRunning", "fetchPredictOperation"})
+GEMINI_HANDLERS: Mapping[str, Handler] = {**gemini.HANDLERS, "batchEmbedContents": embedding.batch}
 OPENAI_HANDLERS: Mapping[str, Handler] = {
     "chat/completions": openai.chat,
     "responses": openai.responses,
@@ -136,9 +137,9 @@ def _gemini(verb: str, version: str, rest: str) -> Route:
     target = Target("gl", version, method, model)
     if method in PASSED_METHODS:
         return _verbs(verb, Route(target, passthrough.handle), {"POST"})
-    if method not in gemini.HANDLERS:
+    if method not in GEMINI_HANDLERS:
         return _unserved(target, f"models.{method}")
-    return _verbs(verb, Route(target, gemini.HANDLERS[method]), {"POST"})
+    return _verbs(verb, Route(target, GEMINI_HANDLERS[method]), {"POST"})
 
 
 def _openai(verb: str, rest: list[str]) -> Route:
