@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -100,7 +101,7 @@ def test_recording_changes_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
         return names
 
     recorded = served()
-    monkeypatch.setattr(decisions, "_SAVED_S", -1.0)
+    monkeypatch.setattr(decisions, "SAVED", -inf)
     assert served() == recorded
 
 
@@ -118,6 +119,22 @@ def test_a_burst_records_as_much_as_the_budget_allows() -> None:
     later = pool.decisions.get(granted(pool, now=NOW + 1.0).lease.decision)
     assert later is not None
     assert later.verdicts is not None
+
+
+def test_who_waits_is_recorded_however_much_is_served() -> None:
+    """Choices spend a budget of their own: they leave none of those unexplained who were not served."""
+    pool = pool_of(*(account(f"a{n}") for n in range(10)))
+    last = [granted(pool).lease for _ in range(400)][-1]
+    kept = pool.decisions.get(last.decision)
+    assert kept is not None
+    assert kept.verdicts is None
+    for n in range(10):
+        pool.pause(f"a{n}", NOW)
+    refusal = pool.acquire(ask(id="w"), NOW)
+    assert not isinstance(refusal, Grant)
+    found = pool.decisions.get(refusal.decision)
+    assert found is not None
+    assert len(found.verdicts or ()) == 10
 
 
 def test_a_clock_that_was_set_back_does_not_end_the_recording() -> None:

@@ -1,9 +1,10 @@
 """Decisions that are remembered, so that one can be asked about later: who was chosen and why, and how all stood then.
 
-Of the newest choices everything but the verdicts is kept. Working out verdicts grows with the pool, so it has a budget:
-`RATE` a second, saved up to `SAVED`. A pool of ten accounts that serves less than fifty requests a second records
-everybody's verdict for each of them; beyond that it is a sample. Whoever has to wait or is refused is recorded
-once, out of the same budget. All of it is memory: bounded, and gone with a restart (ids are never used again).
+Of the newest choices everything but the verdicts is kept. Working out verdicts grows with the pool and costs more than
+choosing does, so it has a budget: `RATE` a second, saved up to `SAVED`. A pool of ten accounts that serves ten requests a
+second, or fifty at once, records everybody's verdict for each of them; beyond that it is a sample. Whoever has to wait or
+is refused is recorded once, out of a larger budget of its own: that is what is asked about. All of it is memory: bounded,
+and gone with a restart (ids are never used again).
 """
 
 from __future__ import annotations
@@ -19,12 +20,32 @@ from .verdicts import Verdict, ordered, verdicts
 
 MOST = 1_000  # decisions
 MOST_VERDICTS = 20_000  # over all of them
-RATE = 500.0  # verdicts a second: some thousandths of one core
-SAVED = 500.0  # a second of it
-_SAVED_S = SAVED / RATE
+RATE = 100.0  # verdicts a second: a thousandth of one core
+UNSERVED_RATE = 400.0
+SAVED = 500.0
 _STEPPED_S = 300.0
 _LARGE = 200
 _LONGEST_S = 240.0
+
+
+@dataclass(slots=True)
+class _Budget:
+    """`rate` verdicts a second. `paid_until`: what was worked out is paid for by then; at most `SAVED` ahead."""
+
+    rate: float
+    paid_until: float = 0.0
+
+    def pays(self, members: int, now: float) -> bool:
+        """Take the cost of everybody's verdict; False when that much is not there."""
+        ahead_s = self.paid_until - now
+        if ahead_s > SAVED / self.rate:
+            if ahead_s < _STEPPED_S:
+                return False
+            ahead_s = 0.0  # the clock was set back
+        # A large pool pays more than its share, because it keeps whoever asks waiting for so long.
+        cost_s = min(members / self.rate * max(1.0, members / _LARGE), _LONGEST_S)
+        self.paid_until = now + max(0.0, ahead_s) + cost_s
+        return True
 
 
 @dataclass(slots=True)
@@ -54,7 +75,7 @@ class Decisions:
         self._verdicts = 0
         self._unserved: OrderedDict[tuple[str, int], str] = OrderedDict()  # request and attempt -> decision
         self._serial = 0
-        self._paid_until = 0.0  # what was worked out is paid for by then; at most `_SAVED_S` ahead
+        self._granted, self._refused = _Budget(RATE), _Budget(UNSERVED_RATE)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -71,12 +92,8 @@ class Decisions:
 
     def look(self, members: Mapping[str, Member], request: Request, now: float) -> tuple[Verdict, ...] | None:
         """Everybody's verdict before anything is reserved; None when the budget is spent."""
-        ahead_s = self._paid_until - now
-        if ahead_s > _SAVED_S:
-            if ahead_s < _STEPPED_S:
-                return None
-            ahead_s = 0.0  # the clock was set back
-        self._paid_until = now + max(0.0, ahead_s) + _cost_s(len(members))
+        if not self._granted.pays(len(members), now):
+            return None
         return verdicts(self._chooser, members.values(), request, now)
 
     def add(self, decision: Decision) -> None:
@@ -102,9 +119,9 @@ class Decisions:
         known = self._unserved.get(key, "")
         if known in self._by_id:
             return known
-        found = self.look(members, request, now)
-        if found is None:
+        if not self._refused.pays(len(members), now):
             return ""
+        found = verdicts(self._chooser, members.values(), request, now)
         self._serial += 1
         code, until = ("all_cooling_down", answer.until) if isinstance(answer, Wait) else (answer.code, None)
         new = Decision(
@@ -117,11 +134,6 @@ class Decisions:
             if len(self._unserved) > MOST:
                 self._unserved.popitem(last=False)
         return new.id
-
-
-def _cost_s(members: int) -> float:
-    """A large pool pays more than its share, because it keeps whoever asks waiting for so long."""
-    return min(members / RATE * max(1.0, members / _LARGE), _LONGEST_S)
 
 
 def standing(decision: Decision) -> tuple[Verdict, ...]:
