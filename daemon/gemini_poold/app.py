@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 from gemini_pool import wire
 from gemini_pool.paths import Places, places
 
-from . import __version__, backends, garbage, service
+from . import __version__, backends, files, garbage, service
 from . import config as config_module
 from . import log as log_module
 from .backends.code_assist import CodeAssist
@@ -38,7 +39,7 @@ from .core.state import Pool
 from .credentials.base import Context
 from .credentials.sealer import Sealer
 from .credentials.secret_ref import Source, sealing_key
-from .errors import ConfigInvalid, PoolError, StateUnusable
+from .errors import ConfigInvalid, FileRefused, PoolError, StateUnusable
 from .gateway import keys
 from .gateway.app import Gateway
 from .gateway.auth import LocalKeys
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gemini_pool")
 
 DRAIN_S = 12.0  # the unit's TimeoutStopSec is 15 s
+PREDECESSOR_S = 3.0
 STATUS_S = 15.0
 COMING = frozenset({AccountState.STARTING, AccountState.OFFLINE})
 
@@ -144,6 +146,7 @@ class Daemon:
         self._started_at = self._clock.now()
         self._state = "starting"
         self._stopping = asyncio.Event()
+        self._claims = contextlib.ExitStack()
         self._store: Store | None = None
         self._transport: AiohttpTransport | None = None
         self._rpc: Server | None = None
@@ -158,6 +161,7 @@ class Daemon:
         own = service.take_unix(inherited, self._where.socket)
         listening = listen.inherit(own, self._where.socket) if own else listen.bind(self._where.socket)
         try:
+            self._claim_state()
             self._store = Store.open(self._where.database, self._clock)
             await self._build(self._store)
             await self._open(listening, inherited)
@@ -169,6 +173,18 @@ class Daemon:
         self._notifier.ready()
         garbage.begin()
         log.info("gemini-pool %s serves %s", __version__, self._where.socket)
+
+    def _claim_state(self) -> None:
+        """The state has one owner, by whatever socket it is reached (another session may see another runtime folder).
+        A predecessor that is about to end is waited for; nothing else runs yet."""
+        folder, path = self._where.state_dir, self._where.database
+        files.ensure_private_dir(folder)
+        try:
+            self._claims.enter_context(files.locked(path, timeout_s=PREDECESSOR_S))
+        except FileRefused:
+            who = f"the process that `fuser {shlex.quote(str(path) + '.lock')}` names"
+            hint = f"stop it first: `systemctl --user stop gemini-pool`, or {who}"
+            raise PoolError("already_running", f"another daemon uses {folder}", hint=hint) from None
 
     async def _build(self, store: Store) -> None:
         """Make every part and hand each the others that it needs."""
@@ -378,6 +394,7 @@ class Daemon:
                 with contextlib.suppress(StateUnusable):
                     await self._broker.flush()
             await self._store.close()
+        self._claims.close()
 
     def _jumped(self, kind: str, seconds: float) -> None:
         """The machine slept, or somebody set the clock: everything planned in time is planned anew."""

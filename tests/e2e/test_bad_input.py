@@ -156,6 +156,20 @@ def test_a_second_daemon_is_refused(daemon: DaemonProcess, tmp_path: Path) -> No
     still_serves(daemon)
 
 
+def test_a_second_daemon_on_the_same_state_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A session with another runtime folder (cron, su) has another socket, and still the same state: one owner. What
+    held it is free with the end of its process, however that ended."""
+    second = DaemonProcess(tmp_path / "second")
+    second.env["GEMINI_POOL_STATE_DIR"] = str(daemon.state_dir)
+    said = ends_with(second, 1)
+    assert f"another daemon uses {daemon.state_dir}" in said
+    with daemon.pool() as pool:
+        assert pool.info().pid == daemon.process.pid  # type: ignore[union-attr]
+    daemon.kill()
+    with second:
+        pass
+
+
 def test_a_stale_socket_of_a_killed_daemon_is_taken_over(daemon: DaemonProcess) -> None:
     """After kill -9 the socket's file is still there; the next daemon replaces it."""
     daemon.kill()
@@ -240,8 +254,8 @@ def framed(body: bytes) -> bytes:
         (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/acquire"}'), -32602, False),
         (
             framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/acquire","params":{"model":"\xff"}}'),
-            -32602,
-            False,
+            -32700,
+            True,
         ),
         (framed(b'{"jsonrpc":"2.0","id":1,"method":"pool/\xff"}'), -32700, True),
         (framed(b'{"jsonrpc":"2.0","id":"\xff","method":7}'), -32700, True),
