@@ -201,6 +201,7 @@ class Daemon:
             allow_paid=config.selection.allow_paid,
             prefix=secrets.token_hex(3) + "-",
             methods={backend.form: backend.methods for backend in self._backends.values()},
+            most_in_flight=config.gateway.max_in_flight_per_account,
         )
         pool.restore(saved.rows, clock.now())
         self._broker = broker = Broker(pool, clock, store)
@@ -457,8 +458,13 @@ class Daemon:
             self._open_debug_file(new.log.debug_file)
         self._dispatcher.limits = new.gateway
         self._poller.interval_s = new.quota.poll_interval_s
-        if old.selection != new.selection:
-            self._broker.pool.reselect(strategy=new.selection.strategy, allow_paid=new.selection.allow_paid)
+        most = new.gateway.max_in_flight_per_account
+        if old.selection != new.selection or old.gateway.max_in_flight_per_account != most:
+            self._broker.pool.reselect(
+                strategy=new.selection.strategy,
+                allow_paid=new.selection.allow_paid,
+                most_in_flight=most,
+            )
         if old.secrets != new.secrets:
             self._sealer.use(sealing)
         if self._gateway is not None:

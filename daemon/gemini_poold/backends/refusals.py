@@ -144,6 +144,9 @@ def quota(error: GoogleError, now: float) -> Outcome:
         )  # fmt: skip
     if capacity_of(error):
         return _of(error, Kind.CAPACITY, Scope.BACKEND_MODEL, _until(error, now), reason="the model is full")
+    if concurrency_of(error):
+        until = _until(error, now)
+        return _of(error, Kind.CONCURRENCY, Scope.ACCOUNT_MODEL, until, reason="too many requests at once")
     if error.has("INSUFFICIENT_G1_CREDITS_BALANCE"):
         until = _until(error, now, guess_s=CREDITS_S, source="INSUFFICIENT_G1_CREDITS_BALANCE")
         return _of(error, Kind.DAILY, Scope.BUCKET_MODEL, until, reason="the credits are used up")
@@ -171,6 +174,14 @@ def capacity_of(error: GoogleError) -> bool:
     if error.has("MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"):
         return True
     return error.status in (429, 503, 529) and error.says(*_CAPACITY_TEXT)
+
+
+def concurrency_of(error: GoogleError) -> bool:
+    """A limit of requests at once, not in a time: told by its quota's name, else by the words."""
+    named = [f"{v.metric} {v.quota_id} {v.description}" for v in error.violations]
+    named += [error.metadata.get(name, "") for name in ("quota_limit", "quota_metric", "quotaLimit")]
+    text = " ".join(named).strip().lower()
+    return "concurren" in (text or error.message.lower())
 
 
 def _exhausted(error: GoogleError) -> bool:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
 
+from .concurrency import BUSY_S
 from .cooldown import Cooldown, Cooldowns
 from .health import ERROR_WORD, HELD
 from .index import BlockedUntil, ModelIndex
@@ -188,6 +189,8 @@ class Chooser:
         found = self.blocking(member, model, now) if self._cooldowns else None
         kept = member.account.reserve if reserve is None else reserve
         paced = self._roster.paced_until(member, model, now, tokens, reserve=kept)
+        if member.in_flight >= member.crowd.most and paced < now + BUSY_S:
+            paced = now + BUSY_S
         return paced if found is None or found.until < paced else found.until
 
     def blocked_for(self, member: Member, request: Request, now: float) -> float:
@@ -200,7 +203,7 @@ class Chooser:
         if not member.account.reserve or self._may_use_reserve(member, request):
             return False
         model, tokens = request.model, request.tokens
-        return self._roster.paced_until(member, model, now, tokens) <= now
+        return self._roster.paced_until(member, model, now, tokens) <= now and not member.full
 
     def resting(self, member: Member, model: str, now: float) -> list[Cooldown]:
         """Every cooldown that reaches this account and model, the longest first."""
@@ -335,6 +338,8 @@ class Chooser:
         found = self.blocking(member, model, now)
         if found is not None:
             return found.reason or found.kind.value
+        if member.full:
+            return f"{member.in_flight} requests are under way, as many as may be at once"
         return member.reason or ("pacing" if member.state is AccountState.READY else member.state.value)
 
     def _nobody(self, request: Request) -> Refusal:

@@ -38,6 +38,9 @@ BACKOFF: Mapping[Kind, Backoff] = {
     Kind.RATE: Backoff(4.0, 2.0, 60.0),
     Kind.DAILY: Backoff(900.0, 2.0, 14_400.0),
     Kind.CAPACITY: Backoff(3.0, 1.3, 20.0),  # an outage is noticed to be over within a third of its length
+    Kind.CONCURRENCY: Backoff(
+        1.0, 2.0, 30.0
+    ),  # only where others use the account, too: ours end by themselves
     Kind.TRANSIENT: Backoff(1.0, 2.0, 60.0),
     Kind.UNAUTHENTICATED: Backoff(5.0, 3.0, 600.0),
     Kind.MODEL_DENIED: Backoff(3_600.0, 2.0, 86_400.0),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .concurrency import Crowd
 from .health import Event, Health, next_state
 from .model import Account, AccountRow, AccountState, Backend, CounterRow
 from .pacing import Cap, Pace, Share
@@ -50,6 +51,7 @@ class Member:
     shares: dict[str, Share] = field(default_factory=dict)  # by model; what Google says is left
     secret: str = ""  # names the secret in use: what an account was refused for may be over with another one
     in_flight: int = 0
+    crowd: Crowd = field(default_factory=Crowd)  # how many may be under way at once
     last_used_at: float = 0.0
     used_seq: int = 0  # grows over the pool with each grant: orders uses within one instant, too
     project: str = ""  # discovered; the configured one wins
@@ -76,6 +78,11 @@ class Member:
             and self.account.enabled
             and not self.paused
         )
+
+    @property
+    def full(self) -> bool:
+        """As many requests are under way as may be at once."""
+        return self.in_flight >= self.crowd.most
 
     def move(self, event: Event, now: float, *, target: AccountState | None = None) -> bool:
         """Apply a health event; True when the state changed."""

@@ -194,6 +194,7 @@ class Kind(StrEnum):
     OK = "ok"  # safety stops and blocked prompts included: they are answers
     RATE = "rate"  # short window
     DAILY = "daily"  # day, week: until a reset
+    CONCURRENCY = "concurrency"  # too many of the account's requests at once
     CAPACITY = "capacity"  # Google's fleet is full for the model; no account's fault
     TRANSIENT = "transient"  # 5xx, network
     UNAUTHENTICATED = "unauthenticated"  # renew the token once, repeat once

@@ -75,6 +75,7 @@ class Roster:
             tuple[str, str], PaceRow
         ] = {}  # of an earlier run, until somebody asks for the model
         self._touched: set[tuple[str, str]] = set()
+        self.most_in_flight = 0  # of each account at once; 0: learnt
         self._capped: dict[str, Member] = {}  # whose cap was used since rows were taken
 
     def configure(self, accounts: Sequence[Account], now: float, restarted: frozenset[str]) -> Changes:
@@ -197,7 +198,7 @@ class Roster:
         if outcome.kind in _ANSWERED:
             tokens = usage.input_tokens if usage is not None else None
             pace.answered(sent_at, now, tokens=tokens, estimate=lease.request.tokens)
-        elif outcome.kind is Kind.CAPACITY:
+        elif outcome.kind in (Kind.CAPACITY, Kind.CONCURRENCY):
             pace.unspend(sent_at)
             pace.undecided(sent_at)
         elif outcome.scope is Scope.BUCKET_MODEL and outcome.kind in (Kind.RATE, Kind.DAILY):
@@ -239,6 +240,7 @@ class Roster:
 
     def _new(self, account: Account, order: int, now: float) -> Member:
         member = Member(account, order, since_at=now)
+        member.crowd.configure(self.most_in_flight)
         past = self._past.pop(account.id, None)
         if past is not None:
             _recall(member, past)

@@ -48,7 +48,7 @@ __all__ = ["Changes", "Decision", "Pool", "UnknownLease"]
 
 _MAX_FAULTS = 4  # 5xx and network failures one request may meet before its client is told
 _MAX_ATTEMPTS = 30
-_REFUSALS = frozenset({Kind.RATE, Kind.DAILY, Kind.CAPACITY})
+_REFUSALS = frozenset({Kind.RATE, Kind.DAILY, Kind.CAPACITY, Kind.CONCURRENCY})
 _FAULTS = frozenset({Kind.TRANSIENT, Kind.UNAUTHENTICATED})
 
 
@@ -56,7 +56,7 @@ class Pool:
     """All accounts, what they may do now, and who has borrowed them.
 
     `strategy`: a name of `strategy.STRATEGIES`. `rng`: uniform in [0, 1). `prefix`: makes ids unique over restarts.
-    `methods`: what each form's backend can do (missing: everything).
+    `methods`: what each form's backend can do (missing: everything). `most_in_flight`: of one account at once, 0: learnt.
     """
 
     def __init__(
@@ -68,12 +68,14 @@ class Pool:
         lease_ttl_s: float = 600.0,
         prefix: str = "",
         methods: Mapping[str, frozenset[str]] | None = None,
+        most_in_flight: int = 0,
     ) -> None:
         self._prefix = prefix
         self.lease_ttl_s = lease_ttl_s
         self.paused = False
         self.journal = Journal()
         self.roster = Roster(self.journal)
+        self.roster.most_in_flight = most_in_flight
         self.cooldowns = Cooldowns()
         self.chooser = Chooser(
             self.roster,
@@ -116,8 +118,11 @@ class Pool:
         self.chooser.reset()
         return changes
 
-    def reselect(self, *, strategy: str, allow_paid: bool) -> None:
+    def reselect(self, *, strategy: str, allow_paid: bool, most_in_flight: int = 0) -> None:
         """Take new selection settings."""
+        self.roster.most_in_flight = most_in_flight
+        for member in self.members.values():
+            member.crowd.configure(most_in_flight)
         self.chooser.strategy, self.chooser.allow_paid = strategy, allow_paid
         self.chooser.reset()
 
@@ -386,7 +391,10 @@ class Pool:
         lease = self.leases.end(lease_id)
         member = self.members.get(lease.account_id)
         if member is not None:
+            was_full = member.full
             member.in_flight = max(0, member.in_flight - 1)
+            if was_full:  # whoever waits for it need not wait for the guess
+                self.chooser.touch((member,))
         return lease
 
     @staticmethod
@@ -410,6 +418,10 @@ class Pool:
 
     def _succeeded(self, member: Member, lease: Lease, now: float, first_byte_s: float | None) -> None:
         member.health.succeeded(first_byte_s)
+        if member.crowd.learned and member.crowd.answered(member.in_flight + 1, now):
+            self.journal.say(
+                "account", "debug", now, f"{member.crowd.most} requests at once are tried", member.id
+            )
         model = lease.request.model
         member.counter(model).served += 1
         self.journal.mark_counter(member.id, model)
@@ -429,7 +441,17 @@ class Pool:
             self.journal.mark_member(member.id)
         if outcome.kind is Kind.ACCOUNT:
             self._hold(member, outcome, now)
+        elif outcome.kind is Kind.CONCURRENCY:
+            self._crowded(member, model, outcome, now)
         elif outcome.scope is not Scope.NONE:
+            self._cool(member, model, outcome, now)
+
+    def _crowded(self, member: Member, model: str, outcome: Outcome, now: float) -> None:
+        """Too many at once: ours that go on are enough. Where none does, it is others who fill the account: it rests."""
+        if member.crowd.refused(member.in_flight, now):
+            text = f"at most {member.crowd.most} requests at once from now on"
+            self.journal.say("account", "info", now, text, member.id)
+        if outcome.told or not member.in_flight:
             self._cool(member, model, outcome, now)
 
     def _cool(self, member: Member, model: str, outcome: Outcome, now: float) -> None:

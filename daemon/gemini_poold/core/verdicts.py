@@ -105,6 +105,9 @@ def _known(member: Member, model: str, now: float) -> tuple[Known, ...]:
 def _paced(
     chooser: Chooser, member: Member, request: Request, now: float, known: tuple[Known, ...]
 ) -> tuple[str, str]:
+    if member.full:
+        most, why = member.crowd.most, "learnt from refusals" if member.crowd.learned else "configured"
+        return "busy", f"{member.in_flight} of {most} requests at once are under way ({why})"
     if member.cap is not None and member.cap.free_at(now) > now:
         return "daily_cap", "its daily cap is used up"
     if chooser.kept_back(member, request, now):

@@ -36,7 +36,7 @@ class Probed:
         return self.outcome.kind in _FINE
 
 
-_FINE = frozenset({Kind.OK, Kind.MODEL_DENIED, Kind.RATE, Kind.DAILY, Kind.CAPACITY})
+_FINE = frozenset({Kind.OK, Kind.MODEL_DENIED, Kind.RATE, Kind.DAILY, Kind.CAPACITY, Kind.CONCURRENCY})
 
 
 @dataclass(frozen=True, slots=True)
