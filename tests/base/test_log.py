@@ -179,3 +179,26 @@ def test_only_what_needed_no_mask_is_remembered(monkeypatch: pytest.MonkeyPatch)
     for n in range(2 * log._MOST_CLEAN):
         log.LineFormatter().format(record("hello", model=f"model-{n}"))
     assert len(log._clean) <= log._MOST_CLEAN
+
+
+def test_a_requests_line_is_a_record_like_another() -> None:
+    """In both forms the same fields and text as a record that logging makes, secrets masked; any formatter can show it."""
+    fields: dict[str, object] = {
+        "account": "work", "model": "m", "event": "request", "client": "", "request": "r1", "code": "",
+        "attempts": 2, "first_byte_ms": "", "outcome": "key=" + "s3cret" * 4,
+    }  # fmt: skip
+    text = "gl generateContent: 200\nSTOP é Bearer " + "t0ken" * 4
+    line = log.Line("gemini_pool.gateway", logging.INFO, text, fields)
+    made = logging.getLogger("gemini_pool.gateway").makeRecord(
+        "gemini_pool.gateway", logging.INFO, "f", 1, text, (), None, "f", fields
+    )
+    shown = log.LineFormatter().format(line)
+    assert shown == log.LineFormatter().format(made)
+    assert log.journal_datagram(line) == log.journal_datagram(made)
+    assert "s3cret" not in shown
+    assert "t0ken" not in shown
+    assert "account=work model=m event=request request=r1 attempts=2 outcome=key=***" in shown
+    ours = logging.Formatter(
+        "%(asctime)s %(name)s %(process)s %(threadName)s %(pathname)s:%(lineno)d %(message)s"
+    )
+    assert "gemini_pool.gateway" in ours.format(line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
+from ..log import Line
 from . import health, listeners, openai, relay, uploads
 from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
 from .errors import Shape
@@ -282,45 +283,33 @@ def _finish(exchange: Exchange) -> None:
     level = logging.INFO if exchange.client is not None else logging.DEBUG
     if not log.isEnabledFor(level):
         return
-    usage = exchange.usage
-    _tell(
-        level,
-        "%s %s: %d %s in %.0f ms; %d attempts, waited %.0f ms; %d bytes in, %d out; %d tokens in, %d out",
-        target.surface or "-",
-        target.method or "-",
-        exchange.status,
-        exchange.finish or exchange.outcome,
-        took_s * 1000,
-        exchange.attempts,
-        exchange.wait_s * 1000,
-        exchange.bytes_in,
-        exchange.bytes_out,
-        usage.input_tokens if usage else 0,
-        usage.output_tokens if usage else 0,
-        extra={
-            "event": "request",
-            "client": exchange.client.name if exchange.client is not None else "",
-            "model": exchange.model,
-            "account": exchange.account,
-            "request": exchange.name,
-            "surface": target.surface,
-            "attempts": exchange.attempts,
-            "wait_ms": int(exchange.wait_s * 1000),
-            "first_byte_ms": "" if exchange.first_byte_s is None else int(exchange.first_byte_s * 1000),
-            "total_ms": int(took_s * 1000),
-            "bytes_in": exchange.bytes_in,
-            "bytes_out": exchange.bytes_out,
-            "tokens_in": usage.input_tokens if usage else 0,
-            "tokens_out": usage.output_tokens if usage else 0,
-            "outcome": exchange.finish or exchange.outcome,
-            "code": "" if exchange.outcome == "ok" else exchange.outcome,
-        },
+    usage, ending = exchange.usage, exchange.finish or exchange.outcome
+    tokens_in, tokens_out = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
+    took_ms, wait_ms, first_s = took_s * 1000, exchange.wait_s * 1000, exchange.first_byte_s
+    text = (
+        f"{target.surface or '-'} {target.method or '-'}: {exchange.status} {ending} in {took_ms:.0f} ms;"
+        f" {exchange.attempts} attempts, waited {wait_ms:.0f} ms;"
+        f" {exchange.bytes_in} bytes in, {exchange.bytes_out} out; {tokens_in} tokens in, {tokens_out} out"
     )
-
-
-def _tell(level: int, text: str, *args: object, extra: Mapping[str, object]) -> None:
-    """`log.log`, without the search for the caller's file and line, which no line of ours shows."""
-    log.handle(log.makeRecord(log.name, level, __file__, 0, text, args, None, "_finish", extra))
+    fields: dict[str, object] = {
+        "account": exchange.account,
+        "model": exchange.model,
+        "event": "request",
+        "client": exchange.client.name if exchange.client is not None else "",
+        "request": exchange.name,
+        "code": "" if exchange.outcome == "ok" else exchange.outcome,
+        "surface": target.surface,
+        "attempts": exchange.attempts,
+        "wait_ms": int(wait_ms),
+        "first_byte_ms": "" if first_s is None else int(first_s * 1000),
+        "total_ms": int(took_ms),
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+        "outcome": ending,
+    }
+    log.handle(Line(log.name, level, text, fields))
 
 
 def _outcome_class(exchange: Exchange) -> str:
