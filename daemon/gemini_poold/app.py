@@ -181,6 +181,9 @@ class Daemon:
         files.ensure_private_dir(folder)
         try:
             self._claims.enter_context(files.locked(path, timeout_s=PREDECESSOR_S))
+        except OSError as error:
+            problem = f"{error.filename} cannot be opened: {error.strerror}"
+            raise StateUnusable(problem, hint=f"look at its disk: df {shlex.quote(str(folder))}") from None
         except FileRefused:
             who = f"the process that `fuser {shlex.quote(str(path) + '.lock')}` names"
             hint = f"stop it first: `systemctl --user stop gemini-pool`, or {who}"
@@ -264,7 +267,7 @@ class Daemon:
             info=self._info,
             reload=self._reloader.reload,
             state=self._state_word,
-            config_errors=lambda: self._reloader.errors,
+            config_errors=self._file_errors,
             managing=self._manage,
         )
 
@@ -441,6 +444,14 @@ class Daemon:
         if self._state == "ready" and self._broker.pool.paused:
             return "paused"
         return self._state
+
+    def _file_errors(self) -> list[wire.ConfigError]:
+        """What is wrong with the files: those that a person writes, and the state that we cannot write."""
+        errors = list(self._reloader.errors)
+        if self._store is not None and (error := self._store.error) is not None:
+            path = str(self._where.database)
+            errors.append(wire.ConfigError(path, 0, 0, error.message.removeprefix(f"{path} "), error.hint))
+        return errors
 
     async def _apply_config(self, new: Config) -> bool:
         """Put a new configuration in force, as far as a running daemon can; whether credentials must be made anew.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -143,6 +144,31 @@ def test_a_damaged_database_is_set_aside(daemon: DaemonProcess) -> None:
 
 
 # ---- sockets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a limit for another process is Linux's")
+def test_a_disk_that_takes_nothing(daemon: DaemonProcess) -> None:
+    """What must be durable is refused, everything else goes on; status and log say why, once; room mends it."""
+    assert daemon.process is not None
+    limit = lambda size: resource.prlimit(  # noqa: E731
+        daemon.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)
+    )
+    with daemon.pool() as pool:
+        limit(8192)  # less than the database has already, more than the log
+        for _ in range(2):
+            with pytest.raises(PoolError, match=r"state\.db cannot be written") as caught:
+                pool.pause("a")
+            assert caught.value.retryable
+        (error,) = pool.status().config_errors
+        assert error.file == str(daemon.state_dir / "state.db")
+        assert error.message.startswith("cannot be written") and error.hint
+        assert "state.db: cannot be written" in daemon.command("status").stdout
+        limit(resource.RLIM_INFINITY)
+        pool.resume("a")
+        assert pool.status().config_errors == []
+        assert pool.generate(MODEL, PROMPT)["candidates"]
+    assert daemon.log.count("what is new is kept in memory") == 1
+    assert "state.db is written again" in daemon.log
 
 
 def test_a_second_daemon_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:

@@ -116,12 +116,17 @@ class Writer:
         failure: StateUnusable | None = None
         try:
             self._commit(rows)
+            if self.error is not None:
+                log.info("store: %s is written again", self._name)
             self.error = None
         except ROW_ERRORS as error:
             failure = StateUnusable(f"{self._name}: a row cannot be written: {error}")
             self._commit_singly(rows)
         except sqlite3.Error as error:
-            failure = self.error = unusable(self._name, error)
+            failure = unusable(self._name, error)
+            if self.error is None:  # once, not at each try
+                log.error("store: %s (%s); what is new is kept in memory", failure.message, failure.hint)
+            self.error = failure
             with self._lock:  # newer rows of the same keys win
                 self._rows = {**rows, **self._rows}
         _tell(waiters, failure)
