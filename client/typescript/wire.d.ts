@@ -502,7 +502,7 @@ export interface QuotaResult {
   errors: Record<string, string>
 }
 
-/** What a reload changed, by account id; `errors` holds what was refused (the old value stays in force). */
+/** What a reload changed, by account id; `errors` holds what was refused (the old value stays in force), `warnings` what is in force and cannot work. */
 export interface ReloadResult {
   added: Array<string>
   removed: Array<string>
@@ -511,6 +511,7 @@ export interface ReloadResult {
   config_changed: Array<string>
   restart_needed: Array<string>
   errors: Array<ConfigError>
+  warnings: Array<string>
 }
 
 export interface RenewResult {

@@ -12,6 +12,7 @@ import msgspec
 from gemini_pool.paths import Places, places
 
 from . import config as config_module
+from .accounts.doubts import doubts
 from .accounts.store import AccountsFile
 from .errors import ConfigInvalid
 
@@ -37,15 +38,19 @@ def _show(where: Places, *, as_json: bool) -> int:
 
 def _check(where: Places, *, as_json: bool) -> int:
     errors = [*_errors_of_config(where.config_file), *_errors_of_accounts(where.accounts_file)]
+    warnings = [] if errors else _doubts(where)
     if as_json:
         _print_json([
-            {"file": e.file, "line": e.line, "column": e.column, "message": e.problem, "hint": e.hint} for e in errors
+            *({"file": e.file, "line": e.line, "column": e.column, "message": e.problem, "hint": e.hint} for e in errors),
+            *({"file": str(where.config_file), "line": 0, "column": 0, "message": each, "hint": "", "warning": True} for each in warnings),
         ])  # fmt: skip
     else:
         for error in errors:
             print(f"gemini-pool: {error.message}", file=sys.stderr)
             if error.hint:
                 print(f"  hint: {error.hint}", file=sys.stderr)
+        for each in warnings:
+            print(f"gemini-pool: warning: {each}", file=sys.stderr)
         if not errors:
             print(f"fine: {where.config_file}, {where.accounts_file}")
     return EXIT_INVALID if errors else 0
@@ -68,6 +73,10 @@ def _errors_of_accounts(path: Path) -> list[ConfigInvalid]:
     except ConfigInvalid as error:
         return list(error.all_errors)
     return []
+
+
+def _doubts(where: Places) -> list[str]:
+    return doubts(config_module.load(where.config_file), AccountsFile(where.accounts_file).read().entries)
 
 
 def _print_json(value: object) -> None:

@@ -15,6 +15,7 @@ from gemini_pool import wire
 from gemini_pool.paths import Places
 
 from . import config as config_module
+from .accounts.doubts import doubts
 from .accounts.schema import AccountEntry, parse
 from .accounts.store import AccountsFile, Loaded
 from .accounts.watch import content_digest, watch
@@ -57,6 +58,7 @@ class Reloader:
         self._clock = clock
         self._file = AccountsFile(where.accounts_file)
         self._accounts: Sequence[AccountEntry] = ()
+        self._doubts: list[str] = []
         self._lock = asyncio.Lock()
         self._errors: dict[Path, list[wire.ConfigError]] = {}
         self._seen: dict[Path, str] = {}  # contents that were read at start: the watch begins a moment later
@@ -80,8 +82,10 @@ class Reloader:
         except ConfigInvalid as error:
             self._note(self._where.accounts_file, error)
             self._take(self._last_good(saved))
+            self._doubt()
             return
         self._take(loaded.entries)
+        self._doubt()
         await self._store.set_last_good(loaded.text)
 
     def _last_good(self, saved: Saved) -> list[AccountEntry]:
@@ -128,6 +132,7 @@ class Reloader:
         async with self._lock:
             config_changed, restart_needed, anew = await self._reload_config(told=told)
             changes = await self._reload_accounts(refresh_all=anew)
+            self._doubt()
         result = wire.ReloadResult(
             added=list(changes.added),
             removed=list(changes.removed),
@@ -136,6 +141,7 @@ class Reloader:
             config_changed=config_changed,
             restart_needed=restart_needed,
             errors=self.errors,
+            warnings=list(self._doubts),
         )
         self._tell(result)
         return result
@@ -173,6 +179,13 @@ class Reloader:
         self._accounts = entries
         return self._lifecycle.apply(entries, refresh_all=refresh_all)
 
+    def _doubt(self) -> None:
+        """Say what cannot work, once for as long as it is so."""
+        before, self._doubts = self._doubts, doubts(self._config, self._accounts)
+        for each in self._doubts:
+            if each not in before:
+                log.warning("%s", each)
+
     def _note(self, path: Path, error: ConfigInvalid) -> None:
         self._errors[path] = [
             wire.ConfigError(e.file or str(path), e.line, e.column, e.problem, e.hint)
@@ -197,6 +210,7 @@ class Reloader:
             parts.append(f"restart needed for {', '.join(result.restart_needed)}")
         if result.errors:
             parts.append(f"{len(result.errors)} errors, the old values stay")
-        level = "warning" if result.errors else "info"
+        parts += result.warnings
+        level = "warning" if result.errors or result.warnings else "info"
         text = f"reloaded: {'; '.join(parts) or 'nothing changed'}"
         self._broker.tell(PoolEvent("reload", level, self._clock.now(), text))

@@ -179,3 +179,17 @@ def test_a_project_takes_turns(tmp_path: Path) -> None:
         assert {told["x-gemini-pool-account"] for _, _, told in answers} == {"one", "two"}
         assert all(json.loads(text)["expires_in"] <= 60 for _, text, _ in answers)
         assert site.get("/computeMetadata/v1/project/project-id")[1] == PROJECT
+
+
+def test_an_account_that_is_not_there_is_told_when_the_files_are_read(tmp_path: Path) -> None:
+    """In the log at the start, by the doctor, and by a reload until it is mended; not only to whoever asks for a token."""
+    with fake_google(_world()) as google, started(tmp_path, google, "robto") as daemon:
+        words = "[gateway] metadata_account: there is no account 'robto'"
+        assert words in daemon.log
+        told = daemon.command("reload")
+        assert (told.returncode, words in told.stderr) == (0, True)
+        assert words in daemon.command("doctor").stdout
+        assert words in daemon.command("config", "check").stderr
+        daemon.config_file.write_text(daemon.config_file.read_text().replace("robto", "robot"))
+        told = daemon.command("reload")
+        assert (told.returncode, told.stderr) == (0, "")

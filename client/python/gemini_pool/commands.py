@@ -151,6 +151,8 @@ def reload(options: argparse.Namespace) -> int:
         print(f"gemini-pool: {render().problem(error)}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
+    for warning in result.warnings:
+        print(f"gemini-pool: warning: {warning}", file=sys.stderr)
     return 78 if result.errors else 0
 
 

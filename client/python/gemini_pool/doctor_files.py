@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gemini_pool.doctor import Finding, Patient
+from gemini_pool.doctor import Finding, Patient, Severity
 
 LOW_BYTES = 100 * 1024 * 1024
 
@@ -129,7 +129,8 @@ def configuration(p: Patient) -> Iterator[Finding]:
         file, number = error["file"], error["line"]
         at = f"{file}:{number}" if number else str(file)
         mend = f"edit {at}" + (f": {error['hint']}" if error["hint"] else "")
-        yield Finding("configuration", "error", f"{at}: {error['message']}", mend)
+        severity: Severity = "warning" if error.get("warning") else "error"
+        yield Finding("configuration", severity, f"{at}: {error['message']}", mend)
     if not errors:
         yield Finding("configuration", "ok", "config.toml and accounts.toml are valid")
 

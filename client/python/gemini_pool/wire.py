@@ -156,7 +156,8 @@ class DaemonInfo(_Out):
 
 
 class ReloadResult(_Out):
-    """What a reload changed, by account id; `errors` holds what was refused (the old value stays in force)."""
+    """What a reload changed, by account id; `errors` holds what was refused (the old value stays in force), `warnings`
+    what is in force and cannot work."""
 
     added: list[str]
     removed: list[str]
@@ -165,6 +166,7 @@ class ReloadResult(_Out):
     config_changed: list[str]
     restart_needed: list[str]
     errors: list[ConfigError]
+    warnings: list[str] = []
 
 
 class ConfigError(_Out):

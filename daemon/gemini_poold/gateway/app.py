@@ -283,7 +283,9 @@ def _finish(exchange: Exchange) -> None:
     level = logging.INFO if exchange.client is not None else logging.DEBUG
     if not log.isEnabledFor(level):
         return
-    usage, ending = exchange.usage, exchange.finish or exchange.outcome
+    # A stream that was cut may have had a finish marker, too: it did not end with it.
+    ending = (exchange.finish or "ok") if exchange.outcome == "ok" else exchange.outcome
+    usage = exchange.usage
     tokens_in, tokens_out = (usage.input_tokens, usage.output_tokens) if usage else (0, 0)
     took_ms, wait_ms, first_s = took_s * 1000, exchange.wait_s * 1000, exchange.first_byte_s
     text = (

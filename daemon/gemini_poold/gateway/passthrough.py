@@ -240,7 +240,7 @@ async def _page(
 async def _hand_on(
     exchange: Exchange, forwarder: Forwarder, answer: Forwarded, *, collection: str
 ) -> web.StreamResponse:
-    exchange.account, exchange.attempts, exchange.wait_s = answer.account, answer.attempts, answer.wait_s
+    relay.note(exchange, answer.account, answer.attempts, answer.wait_s)
     kind = answer.headers.get("Content-Type", JSON)
     exchange.status = answer.status
     if answer.status >= 400:

@@ -56,7 +56,7 @@ async def stream(exchange: Exchange, call: Call, retelling: Retelling | None = N
     except ClientFault as fault:
         return of_answer(exchange, fault.answer)
     try:
-        _note(exchange, source.account, source.attempts, source.wait_s)
+        note(exchange, source.account, source.attempts, source.wait_s)
         sse = exchange.shape is not Shape.GOOGLE_ARRAY
         response = web.StreamResponse(headers=_headers(exchange, EVENT_STREAM if sse else JSON))
         response.headers["Cache-Control"] = "no-cache"
@@ -95,6 +95,7 @@ async def _relay_array(exchange: Exchange, source: Streaming, response: web.Stre
             exchange.bytes_out += len(lead) + len(event)
             lead = b",\r\n"
         await response.write(b"]")
+        exchange.bytes_out += 1
     except PoolError as error:
         await break_off(exchange, response, error, lead=lead)
     except ConnectionError:
@@ -155,7 +156,7 @@ def _abort(transport: asyncio.Transport) -> None:
 
 def of_answer(exchange: Exchange, answer: Answer) -> web.Response:
     """Google's answer as it came. A 401 of Google's stays inside: no client survives one."""
-    _note(exchange, answer.account, answer.attempts, answer.wait_s)
+    note(exchange, answer.account, answer.attempts, answer.wait_s)
     exchange.usage, exchange.finish = answer.usage, answer.finish_reason
     if answer.status == 401:
         raise PoolError("upstream_error", "Google refused the account's credential", account=answer.account)
@@ -196,7 +197,8 @@ def json_answer(exchange: Exchange, body: bytes, status: int = 200, content_type
     return web.Response(body=body, status=status, headers=_headers(exchange, content_type))
 
 
-def _note(exchange: Exchange, account: str, attempts: int, wait_s: float) -> None:
+def note(exchange: Exchange, account: str, attempts: int, wait_s: float) -> None:
+    """Google's answer has begun, with this account."""
     exchange.first_byte_s = exchange.services.clock.monotonic() - exchange.started_at
     exchange.account, exchange.attempts, exchange.wait_s = account, attempts, wait_s
 

@@ -74,7 +74,7 @@ def client_of(exchange: Exchange) -> LocalClient | None:
 
 
 async def _answered(exchange: Exchange, answer: Forwarded, *, word: str) -> web.StreamResponse:
-    exchange.account, exchange.attempts, exchange.wait_s = answer.account, answer.attempts, answer.wait_s
+    relay.note(exchange, answer.account, answer.attempts, answer.wait_s)
     forwarder = passthrough.forwarder_of(exchange)
     body = await answer.read(passthrough.LOOKED_AT)
     now = exchange.services.clock.now()
