@@ -2,8 +2,9 @@
 
 import pytest
 
+from gemini_pool.errors import PoolError
 from gemini_poold.gateway import code_assist, embedding, gemini, health, openai, vertex
-from gemini_poold.gateway.errors import Shape
+from gemini_poold.gateway.errors import Shape, render
 from gemini_poold.gateway.routes import route
 
 GENERATE = [
@@ -106,8 +107,19 @@ async def test_unknown_paths(path):
     ],
 )
 async def test_wrong_verbs(verb, path):
-    """The path is known, the verb is not its."""
-    assert await _code(route(verb, path)) == "method_not_allowed"
+    """The path is known, the verb is not its; the answer names those that are."""
+    found = route(verb, path)
+    assert await _code(found) == "method_not_allowed"
+    with pytest.raises(PoolError) as caught:
+        await found.handler(None)
+    allowed = "POST" if verb == "GET" else "GET"
+    assert render(Shape.GOOGLE, caught.value, 0.0).headers["Allow"].startswith(allowed)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1beta/models", "/v1beta/models/m"])
+def test_head_is_a_get_without_its_body(path):
+    """Monitors ask so."""
+    assert route("HEAD", path).handler is route("GET", path).handler
 
 
 async def _code(found):

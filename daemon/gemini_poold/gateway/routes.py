@@ -204,11 +204,14 @@ def _code_assist(verb: str, rest: str) -> Route:
 
 
 def _verbs(verb: str, found: Route, allowed: set[str]) -> Route:
-    if verb in allowed:
+    if verb in allowed or (verb == "HEAD" and allowed == {"GET"}):  # the server leaves the body out
         return found
+    words = sorted(allowed)
 
     async def refuse(_: Exchange) -> web.StreamResponse:
-        raise PoolError("method_not_allowed", f"{verb} is not {' or '.join(sorted(allowed))}")
+        raise PoolError(
+            "method_not_allowed", f"{verb} is not {' or '.join(words)}", details={"allowed": words}
+        )
 
     return Route(found.target, refuse)
 
