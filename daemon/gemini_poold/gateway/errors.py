@@ -65,7 +65,7 @@ def render(shape: Shape, error: PoolError, now: float) -> Rendered:
     if delay_s is not None:
         headers["Retry-After"] = str(max(1, ceil(delay_s)))
         headers["retry-after-ms"] = str(max(1, ceil(delay_s * 1000)))  # OpenAI's SDKs read it first
-    if error.code == "method_not_allowed":
+    if error.code == "method_not_allowed" and error.details:
         headers["Allow"] = ", ".join(error.details["allowed"])
     return Rendered(word.http, headers, body_of(shape, error, delay_s))
 
