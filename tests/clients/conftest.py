@@ -24,6 +24,7 @@ from gemini_poold.fake.faults import Rule
 
 MODEL = "gemini-2.5-flash"
 GEMINI_CLI = "@google/gemini-cli@0.61.0"
+LANGCHAIN = ("langchain-google-genai==4.4.2", "msgspec>=0.19")
 GOOGLE = "generativelanguage.googleapis.com"  # the name that a client without a setting for it asks for
 CONFIG = f"""
 [gateway]

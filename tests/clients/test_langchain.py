@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from tests.clients import installed
-from tests.clients.conftest import MODEL, Stage, run_client
+from tests.clients.conftest import LANGCHAIN, MODEL, Stage, run_client
 
 Program = Callable[[str], Any]
 
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    return installed.pip("langchain", "langchain-google-genai==4.4.2") / "python"
+    return installed.pip("langchain", *LANGCHAIN) / "python"
 
 
 @pytest.fixture

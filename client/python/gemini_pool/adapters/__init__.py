@@ -1,7 +1,7 @@
 """Bridges to other libraries, one module each: none is imported unless asked for, and each needs its library alone.
 
 `httpx`, `aiohttp`: over the gateway's Unix socket, without any key. `google_auth`: tokens for Google's own SDKs.
-`genai`: a client that is ready to use.
+`genai`, `litellm`, `langchain`: what is ready to use.
 """
 
 from __future__ import annotations
