@@ -85,7 +85,7 @@ def test_a_stored_decision_is_replayed_with_the_same_verdicts(daemon: DaemonProc
         assert verdicts(pool, decision=lease.decision) == before
     shown = run(daemon, "explain", MODEL, "--replay", lease.decision)
     assert re.search(rf"{lease.decision}, .* ago: {MODEL}: c \(adaptive\)", shown)
-    assert re.search(r"b: bucket-model rests until \d\d:\d\d \(4\d s|b: bucket-model rests until", shown)
+    assert re.search(rf"b: {MODEL} in bucket gl:b rests until \d\d:\d\d \((40|3\d) s\)", shown)
     assert "told by Google, kept to the second" in shown
     said = json.loads(run(daemon, "explain", "--replay", lease.decision, "--json"))
     assert (said["recorded"], said["decision"], said["chosen"]) == (True, lease.decision, "c")

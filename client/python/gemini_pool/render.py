@@ -12,6 +12,10 @@ _GOOD, _BAD, _DIM, _WARM, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[33m", 
 _CODES = {"good": _GOOD, "bad": _BAD, "dim": _DIM, "warm": _WARM}
 _BAR = 16
 _NO_QUOTA = "no quota is known (Google tells it for Code Assist accounts only; other limits are learnt)"
+_REACHES = {
+    "account-model": "{0.model} on this account", "account": "the account", "bucket-model": "{0.model} in bucket {0.key}",
+    "bucket": "all of bucket {0.key}", "backend-model": "{0.model} on every account of its backend",
+}  # fmt: skip
 _LIMIT_SOURCES = {
     "configured": "as configured", "told": "as Google named it", "learnt": "learnt from our own count",
     "cap": "your own daily cap",
@@ -263,7 +267,7 @@ class Renderer:
             sure = "told by Google, kept to the second" if c.told else "a guess, may be lifted earlier"
             strikes = f", {c.strikes} in a row" if c.strikes > 1 else ""
             lines.append(
-                f"  {v.account}: {c.scope} rests until {self._clock(c.until)} ({duration(c.until - at)}): {c.reason or c.kind}, "
+                f"  {v.account}: {_REACHES.get(c.scope, c.scope).format(c)} rests until {self._clock(c.until)} ({duration(c.until - at)}): {c.reason or c.kind}, "
                 f"from {c.source or c.kind} {duration(at - c.since)} before; {sure}{strikes}"
             )
         lines += [
