@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -157,3 +158,41 @@ def test_any_bytes(stream, cuts):
         list(sse.payloads(block))
         sse.count(block)
         list(sse.marked(block, b"\n", b"d"))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"data: ", b"data:", b": ", b"event: x\ndata: ", b"", b"{"]),
+            st.binary(max_size=6).map(lambda raw: raw.replace(b"\n", b"n")),
+            st.sampled_from([b"\n\n", b"\r\n\r\n", b"\r\n\n", b"\r\n\r\n\r\n"]),
+        ),
+        max_size=6,
+    )
+)
+def test_payloads_are_the_same_however_they_are_found(events: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Google's own dress is taken apart more quickly, not differently; whether there is an event is told by the first."""
+    block = b"".join(part for event in events for part in event)
+    slowly = []
+    for event in re.split(rb"\r?\n(?:\r?\n)+", block):
+        if event.startswith(b"data:") and b"\n" not in event:
+            slowly.append(event[5:].rstrip(b"\r").removeprefix(b" "))
+        elif event[:1] in (b"{", b"["):
+            slowly.append(event.strip())
+        elif lines := [line for line in event.splitlines() if line.startswith(b"data:")]:
+            if joined := b"\n".join(line[5:].rstrip(b"\r").removeprefix(b" ") for line in lines):
+                slowly.append(joined)
+    assert list(sse.payloads(block)) == slowly
+    assert sse.holds_event(block) == any(slowly)
+
+
+def test_a_long_block_is_not_taken_apart_to_see_that_there_is_an_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What comes before the first byte does not grow with how much is there already."""
+    seen = []
+    real = sse.payloads
+    monkeypatch.setattr(sse, "payloads", lambda block: seen.append(len(block)) or real(block))
+    assert sse.holds_event(b"data: {}\r\n\r\n" * 1000)
+    assert seen
+    assert max(seen) < 20

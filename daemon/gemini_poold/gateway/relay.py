@@ -43,6 +43,12 @@ class Retelling(Protocol):
     def end(self) -> bytes: ...
 
 
+class _Stream(web.StreamResponse):
+    """Its head goes out with the first piece, which is there already: one write and not two."""
+
+    _send_headers_immediately = False
+
+
 async def unary(exchange: Exchange, call: Call) -> web.StreamResponse:
     """Dispatch `call` and hand its answer on."""
     answer = await exchange.services.dispatcher.unary(call)
@@ -58,7 +64,7 @@ async def stream(exchange: Exchange, call: Call, retelling: Retelling | None = N
     try:
         note(exchange, source.account, source.attempts, source.wait_s)
         sse = exchange.shape is not Shape.GOOGLE_ARRAY
-        response = web.StreamResponse(headers=_headers(exchange, EVENT_STREAM if sse else JSON))
+        response = _Stream(headers=_headers(exchange, EVENT_STREAM if sse else JSON))
         response.headers["Cache-Control"] = "no-cache"
         await response.prepare(exchange.request)
         exchange.status, exchange.begun = 200, response

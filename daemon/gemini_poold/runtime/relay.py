@@ -122,12 +122,12 @@ class Stream:
         try:
             async for chunk in self._chunks:
                 block = self._splitter.feed(chunk)
-                if block and any(sse.payloads(block)):
+                if block and sse.holds_event(block):
                     return block
         except sse.TooLong as e:
             raise _Failed(broken(str(e)), b"") from None
         rest = self._splitter.finish()
-        return rest if any(sse.payloads(rest)) else b""
+        return rest if sse.holds_event(rest) else b""
 
     # ---- afterwards ------------------------------------------------------------------------------------------
 
