@@ -1,4 +1,4 @@
-"""A search over everything, for the kinds, places and verbs that test_no_secret_leaves.py does not have: variables,
+"""A search over everything: each kind of credential and place of a secret, variables,
 commands, other programs' files, federation, impersonation, self-signed tokens, sealed files, logins, imports, archives.
 """
 

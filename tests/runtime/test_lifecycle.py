@@ -22,6 +22,7 @@ from gemini_poold.fake import CodeAssist, FakeGoogle, Fault, Match, World
 from gemini_poold.runtime.broker import Broker
 from gemini_poold.runtime.lifecycle import Lifecycle
 from gemini_poold.runtime.setup import Setup
+from gemini_poold.runtime.tokens import Need
 from gemini_poold.transport import AiohttpTransport
 
 KEY = '[[account]]\nid = "key"\nbackend = "developer-api"\ncredential = { type = "api-key", secret = { env = "KEY" } }\n'
@@ -121,6 +122,27 @@ async def test_an_unlicensed_login_says_so(house: House) -> None:
     assert member.state is AccountState.UNLICENSED
     assert member.reason
     assert house.fake.record.count("load") == 1
+
+
+async def test_a_new_token_does_not_make_an_account_licensed(house: House) -> None:
+    """What a backend said of an account in the middle of its work is not undone by the token endpoint: Code Assist is
+    asked again, and its word counts."""
+    house.log_in()
+    house.apply(USER)
+    await house.until(lambda: house.state("user") is AccountState.READY)
+    house.pool.refuse("user", AccountState.UNLICENSED, house.clock.now(), reason="no licence")
+    rule = house.fake.faults.add(Fault.status(403, body=_unlicensed()), when=Match(kind="load"), times=None)
+    states: list[AccountState] = []
+    house.broker.subscribe(lambda _event: states.append(house.state("user")))
+    await house.lifecycle.tokens.renew("user", Need.SHORT)
+    await house.until(lambda: house.fake.record.count("load") == 2)
+    await asyncio.sleep(0)
+    assert house.state("user") is AccountState.UNLICENSED
+    assert AccountState.READY not in states
+    house.fake.faults.remove(rule)
+    await house.lifecycle.tokens.renew("user", Need.SHORT)
+    house.lifecycle.set_up_again("user")  # as a person's `verify` does; by itself only after a while
+    await house.until(lambda: house.state("user") is AccountState.READY)
 
 
 async def test_a_set_up_that_fails_for_now_is_tried_again(house: House) -> None:

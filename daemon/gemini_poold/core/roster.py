@@ -69,6 +69,7 @@ class Roster:
         self.bound = Bindings(journal)
         self._journal = journal
         self._past: dict[str, _Past] = {}
+        self._sharing: dict[str, dict[str, Member]] = {}  # by bucket, then id
         self._limits: dict[str, Limits] = {}  # by bucket
         self._books: dict[str, dict[str, Pace]] = {}  # by bucket, then model
         self._kept: dict[
@@ -124,7 +125,7 @@ class Roster:
         self._place(member)
 
     def of_bucket(self, bucket: str) -> Iterator[Member]:
-        return (m for m in self.members.values() if m.bucket == bucket)
+        return iter(self._sharing.get(bucket, {}).values())
 
     # ---- our own count ---------------------------------------------------------------------------------------
 
@@ -273,6 +274,7 @@ class Roster:
 
     def _regroup(self) -> None:
         self._limits.clear()
+        self._sharing.clear()
         for member in self.members.values():
             self._place(member)
         used = {member.bucket for member in self.members.values()}
@@ -289,7 +291,9 @@ class Roster:
                 self._journal.add_row(replace(pace.row(bucket, model), gone=True))
 
     def _place(self, member: Member) -> None:
+        self._sharing.get(member.bucket, {}).pop(member.id, None)
         member.bucket = member.bucket_key()
+        self._sharing.setdefault(member.bucket, {})[member.id] = member
         member.book = self._books.setdefault(member.bucket, {})
         limits = member.account.limits
         if limits != Limits():

@@ -33,6 +33,10 @@ log = logging.getLogger("gemini_pool.accounts")
 _NAP_S = 30.0
 _LOOK_S = 5.0  # how often the secret files of held accounts are looked at
 _CLEARED_BY_LOGIN = frozenset({AccountState.BLOCKED_BY_TERMS})
+# What a backend says of an account. A new token proves nothing against it: the backend is asked again.
+_SAID_BY_BACKEND = HEALING & {
+    AccountState.UNLICENSED, AccountState.NEEDS_VALIDATION, AccountState.MISCONFIGURED,
+}  # fmt: skip
 # States that a token endpoint put an account into, for good.
 _REFUSED = {
     AccountState.LOGIN_REQUIRED: Failure.LOGIN,
@@ -206,7 +210,10 @@ class Lifecycle:
             return
         state = self._setups.get(account_id)
         if state is not None and state.done:
-            self._usable(account_id, token)
+            if member.state in _SAID_BY_BACKEND:
+                self.set_up_again(account_id)
+            else:
+                self._usable(account_id, token)
             return
         self._wake.set()  # its backend wants to be asked first
 
