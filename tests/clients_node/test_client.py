@@ -11,6 +11,7 @@ import pytest
 from tests.clients_node.conftest import MODEL
 from tests.clients_node.replaying import replay
 from tests.conformance.script import scripts
+from tests.editors.staging import restarted
 
 from gemini_poold.fake import GENERATION, Fault, Match, replies
 
@@ -125,6 +126,25 @@ def test_restart_in_the_middle(js, daemon, tmp_path):
     output, _ = program.communicate("go\n", timeout=30)
     assert program.returncode == 0
     assert int(output) == daemon.process.pid != first
+
+
+def test_the_daemon_dies_under_a_stream(js, daemon, google, tmp_path):
+    """What came is kept, the end is an error and no second request, and the next call finds the next daemon."""
+    google.faults.add(Fault.stall(after=1), when=Match(kind=GENERATION), times=None)
+    first, go = tmp_path / "first", tmp_path / "go"
+    code = f"""
+        import {{ existsSync, writeFileSync }} from "node:fs"
+        const pool = new Pool({{ connectMs: 20000 }})
+        let chunks = 0
+        try {{ for await (const _ of pool.stream(MODEL, "hello")) {{ chunks++; writeFileSync({json.dumps(str(first))}, "") }} }}
+        catch (error) {{ say([chunks, error.code, error.retryable, error.hint !== ""]) }}
+        while (!existsSync({json.dumps(str(go))})) await new Promise((done) => setTimeout(done, 20))
+        say((await pool.accounts())[0].id)
+        """
+    died, account = restarted(daemon, first, go, lambda: run(js, daemon, tmp_path, code), kill=True)
+    assert died == [1, "connection_lost", True, True]
+    assert account == "key-a"
+    assert google.record.count("stream") == 1
 
 
 def test_absent(js, daemon, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from tests.clients_node.conftest import MODEL
 from tests.clients_node.replaying import replay
 from tests.conformance.script import scripts
+from tests.editors.staging import restarted
 
 from gemini_poold.fake import GENERATION, Fault, Match, replies
 
@@ -113,6 +115,54 @@ def test_refused(opencode, google):
     printed = opencode.javascript(code)
     assert printed.startswith("429 ")
     assert "returns first" in printed
+
+
+STREAM = f"""
+import {{ poolFetch }} from "./pool.js"
+import {{ existsSync, writeFileSync }} from "node:fs"
+const body = JSON.stringify({{ contents: [{{ role: "user", parts: [{{ text: "hi" }}] }}] }})
+const ask = (signal) => poolFetch()("http://x/v1beta/models/{MODEL}:streamGenerateContent?alt=sse", {{ method: "POST", body, signal }})
+const read = async (answer, seen = () => {{}}) => {{
+  let text = ""
+  for await (const piece of answer.body) {{ text += new TextDecoder().decode(piece); seen() }}
+  return text
+}}
+"""
+
+
+def test_cancelled(opencode, daemon, google):
+    """opencode stops an answer: the body ends with an error, and nobody is in flight in the pool."""
+    google.faults.add(Fault.stall(after=1), when=Match(kind=GENERATION), times=None)
+    code = (
+        STREAM
+        + """
+    const stop = new AbortController()
+    await read(await ask(stop.signal), () => stop.abort()).catch((error) => console.log(error.name))
+    """
+    )
+    assert opencode.javascript(code).split() == ["AbortError"]
+    until = time.monotonic() + 10
+    with daemon.pool() as pool:
+        while pool.accounts()[0].in_flight and time.monotonic() < until:
+            time.sleep(0.02)
+        assert pool.accounts()[0].in_flight == 0
+
+
+def test_the_daemon_dies_under_an_answer(opencode, daemon, google, tmp_path):
+    """The answer is cut and does not look whole; the next one comes from the next daemon."""
+    google.faults.add(Fault.stall(after=1), when=Match(kind=GENERATION), times=1)
+    first, go = tmp_path / "first", tmp_path / "go"
+    code = (
+        STREAM
+        + f"""
+    await read(await ask(), () => writeFileSync({json.dumps(str(first))}, "")).then(
+      (text) => console.log(text.includes("finishReason") ? "whole" : "cut"), () => console.log("error"))
+    while (!existsSync({json.dumps(str(go))})) await new Promise((done) => setTimeout(done, 20))
+    console.log((await read(await ask())).includes("finishReason"))
+    """
+    )
+    out = restarted(daemon, first, go, lambda: opencode.javascript(code), kill=True)
+    assert out.split() == ["error", "true"]
 
 
 def test_quota_tool_and_menu(opencode, daemon):

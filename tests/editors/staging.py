@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from tests.fakes.daemon import DaemonProcess
+
+from gemini_poold.fake import GENERATION, FakeGoogle, Fault, Match
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
+
+
+def restarted(
+    daemon: DaemonProcess, first: Path, go: Path, work: Callable[[], T], *, kill: bool = False
+) -> T:
+    """Run `work`, which writes the file `first` when it is in the middle and goes on when there is `go`: meanwhile the
+    daemon becomes another one."""
+    with ThreadPoolExecutor() as threads:
+        running = threads.submit(work)
+        while not first.exists() and not running.done():
+            time.sleep(0.02)
+        if kill:
+            daemon.kill()
+        else:
+            daemon.stop()
+        daemon.start()
+        go.touch()
+        return running.result()
+
+
+def stall(google: FakeGoogle) -> None:
+    """From now on a stream of Google's stops after its first chunk."""
+    google.faults.add(Fault.stall(after=1), when=Match(kind=GENERATION), times=None)
 
 
 VISIT = (

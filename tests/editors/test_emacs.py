@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conformance.script import FOLDER, scripts
-from tests.editors.staging import VISIT, replayed
+from tests.editors.staging import VISIT, replayed, restarted, stall
 from tests.fakes.daemon import DaemonProcess
+
+from gemini_poold.fake import FakeGoogle
 
 PACKAGE = Path(__file__).parents[2] / "client" / "emacs"
 MODEL = "gemini-3-flash-preview"
@@ -191,27 +192,81 @@ def test_a_stream_is_cancelled(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert out == ["cancelled", "0"]
 
 
+def test_generate(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A whole answer, as other packages ask for it; a call without a function for its end tells its error."""
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+{SAID}
+(let (got)
+  (gemini-pool-generate "hello there" :model "{MODEL}" :on-done (lambda (error result) (setq got (list error result))))
+  (wait (lambda () got))
+  (out (car got) (gemini-pool-text (cadr got))))
+(gemini-pool-generate "hello" :model "no-such")
+(wait (lambda () said))
+(out (car said))
+""",
+    )
+    assert out[0].startswith("nil ")
+    assert out[0].endswith("you said: hello there")
+    assert out[1].startswith("gemini-pool: ")
+
+
 def test_the_daemon_is_restarted_in_the_middle(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Between two calls the daemon is another one: the second call is answered all the same."""
     first, go = tmp_path / "first", tmp_path / "go"
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(
-            run_lisp,
-            daemon,
-            tmp_path,
-            f"""
+    program = f"""
 (let ((before (plist-get (gemini-pool-request "daemon/info") :pid)))
   (write-region "" nil "{first}" nil 'silent)
   (wait (lambda () (file-exists-p "{go}")))
   (out (/= before (plist-get (gemini-pool-request "daemon/info") :pid))))
+"""
+    assert restarted(daemon, first, go, lambda: run_lisp(daemon, tmp_path, program)) == ["t"]
+
+
+def test_the_daemon_dies_under_a_stream(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
+    """What came of the answer is there, its end is an error and no second request, and the next call finds the next daemon."""
+    stall(google)
+    first, go = tmp_path / "first", tmp_path / "go"
+    program = f"""
+(let ((text "") got)
+  (gemini-pool-generate
+   "hello"
+   :on-chunk (lambda (more _) (setq text (concat text more)) (write-region "" nil "{first}" nil 'silent))
+   :on-done (lambda (error _) (setq got (or error '(:code "none")))))
+  (wait (lambda () got))
+  (out (> (length text) 0) (plist-get got :code) (plist-get got :retryable) (stringp (plist-get got :hint)))
+  (wait (lambda () (file-exists-p "{go}")))
+  (out (plist-get (aref (plist-get (gemini-pool-request "account/list") :accounts) 0) :id)))
+"""
+    out = restarted(daemon, first, go, lambda: run_lisp(daemon, tmp_path, program), kill=True)
+    assert out == ["t connection_lost t t", "a"]
+    assert google.record.count("stream") == 1
+
+
+def test_without_a_daemon(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A command is a user error that says what to type, an answer's buffer has the error, the mode line says it is off."""
+    daemon.stop()
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+{SAID}
+(setq gemini-pool-connect-seconds 0.1)
+(condition-case error (gemini-pool-status) (user-error (out (string-replace "\n" " | " (cadr error)))))
+(with-current-buffer (gemini-pool-ask "hello")
+  (out (string-trim (buffer-string)) (string-replace "\n" " | " (car said))))
+(gemini-pool-mode-line-mode 1)
+(wait (lambda () (not (equal gemini-pool--mode-line ""))))
+(out gemini-pool--mode-line)
 """,
-        )
-        while not first.exists() and not running.done():
-            time.sleep(0.02)
-        daemon.stop()
-        daemon.start()
-        go.touch()
-        assert running.result() == ["t"]
+    )
+    assert out[0].startswith("no daemon answers at ")
+    assert "systemctl --user start gemini-pool" in out[0]
+    assert out[1].startswith("no daemon answers at ")
+    assert "systemctl --user start gemini-pool" in out[1]
+    assert out[2] == " gemini:off"
 
 
 def test_the_mode_line(daemon: DaemonProcess, tmp_path: Path) -> None:
@@ -232,10 +287,66 @@ def test_the_mode_line(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert out[0].endswith(" t")
 
 
-def test_it_compiles_and_is_documented(tmp_path: Path) -> None:
+GPTEL = Path(__file__).with_name("gptel")
+
+
+def test_gptel(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A backend for gptel: its models are the pool's, its answers come over the gateway's socket, whole or streamed; an
+    error has the daemon's words. gptel itself is stood in for, by what its documentation and its calls of curl are."""
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+(push "{GPTEL}" load-path)
+(require 'gemini-pool-gptel)
+(setq gptel-backend (gemini-pool-gptel) gptel-model 'gemini-2.5-flash)
+(out (mapcar #'car gptel--known-backends) (and (assq 'gemini-2.5-flash (gptel-stand-in-models gptel-backend)) t))
+(defun ask (prompt)
+  (let (got end)
+    (gptel-stand-in-request prompt (lambda (text) (if (stringp text) (push text got) (setq end text))))
+    (wait (lambda () end))
+    (if (consp end) (out (car end) (string-replace "\n" " " (cdr end)))
+      (out (> (length got) 1) (string-join (nreverse got))))))
+(ask "hello")
+(setq gptel-backend (gemini-pool-gptel "whole" :stream nil :models '(gemini-2.5-flash)))
+(ask "hello")
+(gemini-pool-pause "a")
+(ask "hello")
+(let ((gptel-use-curl nil)) (condition-case error (gemini-pool-gptel) (user-error (out (cadr error)))))
+""",
+    )
+    assert out[0] == "(gemini-pool) t"
+    assert out[1].startswith("t ")
+    assert out[1].endswith("you said: hello")
+    assert out[2] == out[1].replace("t ", "nil ", 1)
+    status, body = out[3].split(" ", 1)
+    assert int(status) >= 400
+    assert "a" in json.loads(body)["error"]["message"]
+    assert "gptel-use-curl" in out[4]
+
+
+def test_gptel_is_not_needed(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Without gptel the package loads, and the backend says what is missing; without a daemon, too."""
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        f"""
+(require 'gemini-pool-gptel)
+(condition-case error (gemini-pool-gptel) (user-error (out (cadr error))))
+(push "{GPTEL}" load-path)
+(setq gemini-pool-socket "{tmp_path}/nobody/pool.sock")
+(condition-case error (gemini-pool-gptel) (user-error (out (cadr error))))
+""",
+    )
+    assert out[0] == "Gptel is not installed"
+    assert out[1].startswith("The gateway does not answer")
+
+
+@pytest.mark.parametrize("name", ["gemini-pool.el", "gemini-pool-gptel.el"])
+def test_it_compiles_and_is_documented(name: str, tmp_path: Path) -> None:
     """No warning of the compiler's or of checkdoc's, and its autoloads can be made."""
-    copy = tmp_path / "gemini-pool.el"
-    shutil.copy(PACKAGE / "gemini-pool.el", copy)
+    copy = tmp_path / name
+    shutil.copy(PACKAGE / name, copy)
     made = emacs(
         tmp_path, "--eval", "(setq byte-compile-error-on-warn t)", "-f", "batch-byte-compile", str(copy)
     )
@@ -248,4 +359,5 @@ def test_it_compiles_and_is_documented(tmp_path: Path) -> None:
         "--eval",
         f'(progn (require \'autoload) (let ((generated-autoload-file "{loads}")) (update-file-autoloads "{copy}" t)))',
     )
-    assert "gemini-pool-ask" in loads.read_text(encoding="utf-8")
+    wanted = "gemini-pool-ask" if name == "gemini-pool.el" else "gemini-pool-gptel"
+    assert wanted in loads.read_text(encoding="utf-8")

@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tests.conformance.script import FOLDER, scripts
-from tests.editors.staging import VISIT, replayed
+from tests.editors.staging import VISIT, replayed, restarted, stall
 from tests.fakes.daemon import DaemonProcess
+
+from gemini_poold.fake import FakeGoogle
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "client" / "neovim"
@@ -212,29 +212,86 @@ out('leases', #(status.leases or {}))
     assert out.splitlines() == ["cancelled", "leases 0"]
 
 
+def test_generate(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """A whole answer, as other plugins ask for it; a call without a function for its end tells its error."""
+    out = run_lua(
+        daemon,
+        tmp_path,
+        f"""
+local answer, failed, said
+pool.setup({{model = '{MODEL}'}})
+pool.generate{{prompt = 'hello there', on_done = function(err, result) answer, failed = result, err end}}
+wait(function() return answer or failed end)
+out(failed and failed.message, pool.text(answer))
+vim.notify = function(text) said = text end
+pool.generate{{prompt = 'hello', model = 'no-such'}}
+wait(function() return said end)
+out(said)
+""",
+    )
+    whole, said = out.splitlines()[:2]
+    assert whole.startswith("nil ")
+    assert whole.endswith("you said: hello there")
+    assert said.startswith("gemini-pool: ")
+
+
 def test_the_daemon_is_restarted_in_the_middle(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Between two calls the daemon is another one: the second call is answered all the same."""
     first, go = tmp_path / "first", tmp_path / "go"
-    with ThreadPoolExecutor() as threads:
-        running = threads.submit(
-            run_lua,
-            daemon,
-            tmp_path,
-            f"""
+    program = f"""
 local _, before = rpc.wait('daemon/info', {{}})
 vim.fn.writefile({{}}, '{first}')
 wait(function() return vim.fn.filereadable('{go}') == 1 end)
 local err, after = rpc.wait('daemon/info', {{}})
 out(err and err.code, after and after.pid ~= before.pid)
-""",
-        )
-        while not first.exists() and not running.done():
-            time.sleep(0.02)
-        daemon.stop()
-        daemon.start()
-        go.touch()
-        out = running.result()
+"""
+    out = restarted(daemon, first, go, lambda: run_lua(daemon, tmp_path, program))
     assert out.strip() == "nil true"
+
+
+def test_the_daemon_dies_under_a_stream(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
+    """What came of the answer is there, its end is an error and no second request, and the next call finds the next daemon."""
+    stall(google)
+    first, go = tmp_path / "first", tmp_path / "go"
+    program = f"""
+local text, got = '', nil
+local function chunk(more) text = text .. more; vim.fn.writefile({{}}, '{first}') end
+pool.generate{{prompt = 'hello', on_chunk = chunk, on_done = function(err) got = err or {{code = 'none'}} end}}
+wait(function() return got end)
+out(#text > 0, got.code, got.retryable, got.hint ~= nil)
+wait(function() return vim.fn.filereadable('{go}') == 1 end)
+local err, found = rpc.wait('account/list', {{}})
+out(err and err.code, found and found.accounts[1].id)
+"""
+    out = restarted(daemon, first, go, lambda: run_lua(daemon, tmp_path, program), kill=True)
+    assert out.splitlines() == ["true connection_lost true true", "nil a"]
+    assert google.record.count("stream") == 1
+
+
+def test_without_a_daemon(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Every way to ask says so, and what to type; the statusline and :checkhealth, too."""
+    daemon.stop()
+    out = run_lua(
+        daemon,
+        tmp_path,
+        """
+rpc.connect_ms = 100
+local said
+vim.notify = function(text) said = text end
+vim.cmd('GeminiPool status')
+wait(function() return said end)
+out((said:gsub('\\n', ' | ')))
+wait(function() return pool.statusline() ~= '' end)
+out(pool.statusline())
+vim.cmd('checkhealth gemini_pool')
+out(table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), ' / '))
+""",
+    )
+    said, line, health = out.splitlines()[:3]
+    assert said.startswith("gemini-pool: no daemon answers at ")
+    assert "systemctl --user start gemini-pool" in said
+    assert line == "gemini: off"
+    assert "no daemon answers" in health
 
 
 def test_health(daemon: DaemonProcess, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.editors.staging import restarted
 from tests.editors.vscode.conftest import CLIENTS, EXTENSION, MODEL, run
 from tests.fakes.daemon import DaemonProcess
 
@@ -205,6 +206,27 @@ def test_chat_is_cancelled(daemon: DaemonProcess, google: FakeGoogle, tmp_path: 
         """,
     )  # fmt: skip
     assert (code, in_flight) == ("cancelled", 0)
+
+
+def test_the_daemon_dies_under_a_chat(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
+    """What came of the answer is shown, then the error with what to do; the next question is answered by the next daemon."""
+    google.faults.add(Fault.stall(after=1), when=Match(kind=GENERATION), times=1)
+    first, go = tmp_path / "first", tmp_path / "go"
+    program = f"""
+        import {{ existsSync, writeFileSync }} from "node:fs"
+        const texts = []
+        try {{ for await (const part of chat.answer(pool, MODEL, ask("hello"), {{ account: "a" }})) {{ texts.push(part.text); writeFileSync({json.dumps(str(first))}, "") }} }}
+        catch (error) {{ say([texts.length, error.code, ext.said(error)]) }}
+        while (!existsSync({json.dumps(str(go))})) await new Promise((done) => setTimeout(done, 20))
+        const again = []
+        for await (const part of chat.answer(pool, MODEL, ask("hello"), {{ account: "a" }})) again.push(part.text)
+        say(again.join(""))
+        """
+    died, again = restarted(daemon, first, go, lambda: logic(daemon, tmp_path, program), kill=True)
+    assert died[:2] == [1, "connection_lost"]
+    assert died[2].startswith("gemini-pool: ")
+    assert died[2].endswith(")")
+    assert again.endswith("you said: hello")
 
 
 def test_chat_is_refused(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
