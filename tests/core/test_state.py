@@ -292,6 +292,18 @@ def test_pinned_and_excluded() -> None:
     assert refusal(pool, ask(exclude=frozenset({"a", "b"}))).code == "overloaded"
 
 
+def test_who_is_disabled_is_as_good_as_not_there() -> None:
+    """Nobody waits for what only a person brings back; what keeps the others away is told instead."""
+    a, b = account("a", enabled=False), account("b", cost=Cost.PAID)
+    told = refusal(pool_of(a, account("b", enabled=False)))
+    assert (told.code, told.hint) == ("no_account_for_model", "gemini-pool account enable ID")
+    told = refusal(pool_of(a, b), ask(allow_paid=False))
+    assert told.code == "needs_paid"
+    told = refusal(pool_of(a, b), ask(allow_paid=False, pin="a"))
+    assert (told.code, told.hint) == ("no_account_for_model", "gemini-pool account enable a")
+    assert refusal(pool_of(a, b), ask(exclude=frozenset({"b"}))).code == "overloaded"
+
+
 def test_pausing() -> None:
     """A paused account gets nothing new, a paused pool gives nothing out; both come back."""
     pool = pool_of(account("a"), account("b"))

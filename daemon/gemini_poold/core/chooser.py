@@ -7,7 +7,7 @@ is `state.Pool`'s step, in the same call.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
@@ -318,7 +318,7 @@ class Chooser:
         if denied == len(members):
             return Refusal("unknown_model", f"no account has access to {request.model}", "gemini-pool quota")
         if best is None:
-            return _all_held(members)
+            return self._nobody_comes(members, request)
         return Wait(best[0], best[1].id, self._why(best[1], request.model, now))
 
     def returns_at(self, member: Member, request: Request, now: float) -> float:
@@ -340,13 +340,32 @@ class Chooser:
             return found.reason or found.kind.value
         if member.full:
             return f"{member.in_flight} requests are under way, as many as may be at once"
+        if member.cap is not None and member.cap.free_at(now) > now:
+            return "its daily cap is used up"
         return member.reason or ("pacing" if member.state is AccountState.READY else member.state.value)
+
+    def _nobody_comes(self, members: Sequence[Member], request: Request) -> Refusal:
+        """None of those that may serve it returns by itself."""
+        enabled = [m for m in members if m.account.enabled]
+        if not enabled:  # as good as not there, so another reason may be what keeps the rest away
+            refusal = self._nobody(request)
+            if refusal.code != "no_account_for_model" and not request.pin:
+                return refusal
+            which, name = (members[0].id,) * 2 if len(members) == 1 else ("every account for it", "ID")
+            text = f"no account may serve {request.model}: {which} is disabled"
+            return Refusal("no_account_for_model", text, f"gemini-pool account enable {name}")
+        held = next((m for m in enabled if m.state in HELD), None)
+        if held is None:
+            text = "every account for this model is disabled, paused or was tried"
+            return Refusal("overloaded", text, "gemini-pool status")
+        text = f"account {held.id}: {held.reason or held.state.value}"
+        return Refusal(ERROR_WORD[held.state], text, held.hint or "gemini-pool status", held.id)
 
     def _nobody(self, request: Request) -> Refusal:
         members = self._roster.members.values()
         if not members:
             return Refusal("no_account_for_model", "the pool has no accounts", "add one to accounts.toml")
-        words = {self.forbids(m.account, request) for m in members}
+        words = {self.forbids(m.account, request) for m in members if m.account.enabled}
         if "needs_paid" in words:
             text, hint = f"only paid accounts can serve {request.model}", "allow it with allow_paid"
             return Refusal("needs_paid", text, hint)
@@ -360,13 +379,3 @@ class Chooser:
             f"no account may serve {request.model}",
             f"gemini-pool explain {request.model}",
         )
-
-
-def _all_held(members: Iterable[Member]) -> Refusal:
-    held = [m for m in members if m.state in HELD and m.account.enabled]
-    if not held:
-        text = "every account for this model is disabled, paused or was tried"
-        return Refusal("overloaded", text, "gemini-pool status")
-    first = held[0]
-    text = f"account {first.id}: {first.reason or first.state.value}"
-    return Refusal(ERROR_WORD[first.state], text, first.hint or "gemini-pool status", first.id)
