@@ -164,14 +164,26 @@ Return the id."
   "Whether ERROR is jsonrpc.el's word for a connection that ended."
   (and (eql (plist-get error :code) -1) (null (plist-get error :data))))
 
+(defun gemini-pool--here (function)
+  "FUNCTION, to be called in the buffer that is current now.
+Once that is killed, in one that nobody sees: what it inserts must not end up in
+a buffer of somebody else's."
+  (let ((buffer (current-buffer)))
+    (lambda (&rest args)
+      (if (buffer-live-p buffer)
+          (with-current-buffer buffer (apply function args))
+        (with-temp-buffer (apply function args))))))
+
 ;;;###autoload
 (defun gemini-pool-call (method params done &optional on-chunk)
   "Call METHOD with PARAMS, a plist.
 DONE gets (ERROR RESULT), both plists; ERROR has :code, :message, :hint,
 :retryable, :retry_at and :account.  ON-CHUNK gets each chunk of a stream.
+Both are called in the buffer that is current now.
 Returns a `gemini-pool-call', for `gemini-pool-cancel'."
   (let ((call (make-gemini-pool-call)))
-    (gemini-pool--attempt call method params done on-chunk t)
+    (gemini-pool--attempt call method params (gemini-pool--here done)
+                          (and on-chunk (gemini-pool--here on-chunk)) t)
     call))
 
 (defun gemini-pool--attempt (call method params done on-chunk first)

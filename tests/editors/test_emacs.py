@@ -213,6 +213,30 @@ def test_generate(daemon: DaemonProcess, tmp_path: Path) -> None:
     assert out[1].startswith("gemini-pool: ")
 
 
+def test_what_is_called_back_is_in_its_buffer(daemon: DaemonProcess, tmp_path: Path) -> None:
+    """Chunks are inserted where the question was asked, and nowhere once that buffer was killed."""
+    out = run_lisp(
+        daemon,
+        tmp_path,
+        """
+(defun ask (kill)
+  (let (got (buffer (generate-new-buffer "asked")))
+    (with-current-buffer buffer
+      (gemini-pool-generate "hello" :on-chunk (lambda (text _) (insert text)) :on-done (lambda (&rest _) (setq got t))))
+    (when kill (kill-buffer buffer))
+    (wait (lambda () got))
+    (prog1 (and (not kill) (with-current-buffer buffer (buffer-string)))
+      (unless kill (kill-buffer buffer)))))
+(out (ask nil))
+(ask t)
+(defun told (each) (with-current-buffer each (string-match-p (concat "you " "said") (buffer-string))))
+(out (mapcar #'buffer-name (cl-remove-if-not #'told (buffer-list))))
+""",
+    )
+    assert out[0].endswith("you said: hello")
+    assert out[1] == "nil"
+
+
 def test_the_daemon_is_restarted_in_the_middle(daemon: DaemonProcess, tmp_path: Path) -> None:
     """Between two calls the daemon is another one: the second call is answered all the same."""
     first, go = tmp_path / "first", tmp_path / "go"
