@@ -15,7 +15,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"gemini_pool": ROOT / "client/python", "gemini_poold": ROOT / "daemon"}
 
 CLIENT = "client"
-BASE = frozenset({"errors", "clock", "files", "config", "transport", "http1", "proxies", "log", "tomlfile"})
+BASE = frozenset(
+    {"accepting", "errors", "clock", "files", "config", "transport", "http1", "proxies", "log", "tomlfile"}
+)
 SIDE = frozenset({"credentials", "backends", "accounts", "store"})
 SURFACES = frozenset({"ipc", "gateway"})
 SHELL = SIDE | {"runtime"}
@@ -33,6 +35,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "login": frozenset({CLIENT, "base", "core"}) | SHELL,
     "transfer": frozenset({CLIENT, "base", "core", "login"}) | SHELL,
     "service": frozenset({CLIENT, "base"}),
+    "handover": frozenset({"service"}),
     "launchd": frozenset(),
     "dump": frozenset(),
     "garbage": frozenset({"base"}),
@@ -40,7 +43,19 @@ ALLOWED: dict[str, frozenset[str]] = {
     "configcheck": frozenset({CLIENT, "base", "accounts"}),
     "secrets_command": frozenset({CLIENT, "base", "accounts", "credentials"}),
     "app": frozenset(
-        {CLIENT, "base", "core", "service", "launchd", "dump", "garbage", "reload", "login", "transfer"}
+        {
+            CLIENT,
+            "base",
+            "core",
+            "service",
+            "handover",
+            "launchd",
+            "dump",
+            "garbage",
+            "reload",
+            "login",
+            "transfer",
+        }
     )
     | SHELL
     | SURFACES,

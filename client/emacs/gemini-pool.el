@@ -99,7 +99,8 @@
      (pcase-dolist (`(,_ . ,on-event) gemini-pool--listeners)
        (funcall on-event params)))
     ('daemon/draining                   ; what runs goes on; the next call connects anew
-     (when (eq connection gemini-pool--connection)
+     (when (and (eq connection gemini-pool--connection)
+                (not (eq (plist-get params :kept) t))) ; t: it outlives the daemon
        (setq gemini-pool--connection nil)))))
 
 (defclass gemini-pool--wire (jsonrpc-process-connection) ()

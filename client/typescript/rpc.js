@@ -121,7 +121,7 @@ export class Connection {
 
   #receive(message) {
     if (message.method !== undefined) {
-      if (message.method === "daemon/draining") this.draining = true
+      if (message.method === "daemon/draining" && !message.params?.kept) this.draining = true
       this.onNotice(message.method, message.params)
     } else if (message.id === null && message.error) {
       this.#ended(errorOf(message.error)) // a frame of ours that it could not read

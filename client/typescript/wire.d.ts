@@ -218,9 +218,11 @@ export interface DecisionInfo {
   attempt: number
 }
 
+/** `kept`: the connection outlives the daemon, and what is asked on it meanwhile waits for the successor. */
 export interface Draining {
   reason: string
   grace_s: number
+  kept: boolean
 }
 
 /** No parameters, or a result with nothing to tell. */

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from gemini_pool import wire
 from gemini_pool.paths import Places, places
 
-from . import __version__, backends, files, garbage, service
+from . import __version__, backends, files, garbage, handover, service
 from . import config as config_module
 from . import log as log_module
 from .backends.code_assist import CodeAssist
@@ -81,7 +81,9 @@ def main() -> int:
     service.raise_file_limit()
     supervisor = service.supervised()
     notifier = service.Notifier()
-    inherited = service.inherited_sockets()
+    room = handover.room()
+    passed = service.inherited(stored_names=handover.NAMES)
+    inherited, given = passed.listening, handover.take_up(passed.stored, notifier)
     if supervisor == "launchd":
         from .launchd import activated_sockets
 
@@ -91,14 +93,19 @@ def main() -> int:
     try:
         config = config_module.load(where.config_file)
         log_module.set_level(config.log.level)
-        return asyncio.run(_serve(where, config, notifier, inherited, supervisor))
+        return asyncio.run(_serve(where, config, notifier, inherited, supervisor, given, room))
     except PoolError as error:
-        return _failed(error, notifier, inherited)
+        return _failed(error, notifier, inherited, given)
     finally:
         notifier.close()
 
 
-def _failed(error: PoolError, notifier: service.Notifier, inherited: Sequence[socket.socket]) -> int:
+def _failed(
+    error: PoolError,
+    notifier: service.Notifier,
+    inherited: Sequence[socket.socket],
+    given: Sequence[handover.Given],
+) -> int:
     """Say why there is no daemon: to the terminal, to systemd, and to whoever waits on its sockets."""
     errors = error.all_errors if isinstance(error, ConfigInvalid) else (error,)
     for each in errors:
@@ -107,6 +114,8 @@ def _failed(error: PoolError, notifier: service.Notifier, inherited: Sequence[so
             print(f"  hint: {each.hint}", file=sys.stderr)
     notifier.failing(error.message)
     service.turn_away(inherited, error)
+    for connection in given:
+        service.refuse(connection.sock, error)
     return error.exit_code
 
 
@@ -116,9 +125,11 @@ async def _serve(
     notifier: service.Notifier,
     inherited: list[socket.socket],
     supervisor: service.Supervisor,
+    given: list[handover.Given],
+    room: int,
 ) -> int:
-    daemon = Daemon(where, config, notifier, supervisor)
-    await daemon.start(inherited)
+    daemon = Daemon(where, config, notifier, supervisor, room=room)
+    await daemon.start(inherited, given)
     try:
         await daemon.run()
     finally:
@@ -136,10 +147,13 @@ class Daemon:
         notifier: service.Notifier,
         supervisor: service.Supervisor = "",
         *,
+        room: int = 0,
         clock: Clock | None = None,
     ) -> None:
+        """`room`: how many connections the service manager holds for our successor."""
         self._where = where
         self._notifier = notifier
+        self._keeper = handover.Keeper(notifier, room)
         self._supervisor = supervisor
         self._clock = SteadyClock(clock or SystemClock())
         self._config = config
@@ -156,7 +170,7 @@ class Daemon:
 
     # ---- start -----------------------------------------------------------------------------------------------
 
-    async def start(self, inherited: list[socket.socket]) -> None:
+    async def start(self, inherited: list[socket.socket], given: Sequence[handover.Given] = ()) -> None:
         """Everything up to READY. Raises PoolError when there can be no daemon; nothing is left open then."""
         own = service.take_unix(inherited, self._where.socket)
         listening = listen.inherit(own, self._where.socket) if own else listen.bind(self._where.socket)
@@ -165,6 +179,7 @@ class Daemon:
             self._store = Store.open(self._where.database, self._clock)
             await self._build(self._store)
             await self._open(listening, inherited)
+            await self._adopt(given)
         except BaseException:
             listening.close()
             await self.stop()
@@ -235,7 +250,7 @@ class Daemon:
 
     async def _open(self, listening: listen.Listening, inherited: list[socket.socket]) -> None:
         services = self._rpc_services()
-        self._rpc = Server(services)
+        self._rpc = Server(services, prefix=secrets.token_hex(2) + "-")
         await self._rpc.listen(listening)
         if use := self._use_socket():
             own = service.take_unix(inherited, use)
@@ -254,6 +269,24 @@ class Daemon:
         for leftover in inherited:
             log.warning("a socket from the service manager is not one of ours: %s", leftover.getsockname())
             leftover.close()
+
+    async def _adopt(self, given: Sequence[handover.Given]) -> None:
+        """Go on with the connections that our predecessor left."""
+        assert self._rpc is not None
+        assert self._gateway is not None
+        kept = 0
+        for sock, state in given:
+            adopt = self._rpc.adopt(sock, state) if state else self._gateway.adopt(sock)
+            try:
+                taken = await adopt
+            except OSError:  # its client has gone meanwhile
+                taken = False
+            kept += taken
+            if not taken:
+                sock.close()
+        self._rpc.expect_back()
+        if given:
+            log.info("%d of %d connections kept over the restart", kept, len(given))
 
     def _rpc_services(self) -> RpcServices:
         return RpcServices(
@@ -378,8 +411,9 @@ class Daemon:
         log.info("stopping")
         assert self._rpc is not None
         assert self._gateway is not None
-        self._gateway.close_listeners()
-        await asyncio.gather(self._rpc.drain(DRAIN_S), self._gateway.stop(DRAIN_S))
+        keep = self._keeper.keep if self._keeper.possible else None
+        await self._gateway.close_listeners()
+        await asyncio.gather(self._rpc.drain(DRAIN_S, keep=keep), self._gateway.stop(DRAIN_S, keep))
 
     async def stop(self) -> None:
         """Close what is open, the state last."""
@@ -391,12 +425,15 @@ class Daemon:
             await self._gateway.stop(0.0)
         if self._tracing is not None:
             await self._tracing.aclose()
+        if kept := self._keeper.send():
+            log.info("%d connections are kept for the next start", kept)
         if self._transport is not None:
             await self._transport.aclose()
         if self._store is not None:
             if self._rpc is not None:
                 with contextlib.suppress(StateUnusable):
-                    await self._broker.flush()
+                    if left := await self._broker.leave():
+                        log.info("%d leases go on after the restart", left)
             await self._store.close()
         self._claims.close()
 

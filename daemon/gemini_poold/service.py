@@ -13,12 +13,13 @@ import errno as errno_names
 import logging
 import os
 import resource
+import select
 import socket
 import stat
 import sys
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import sdnotify
@@ -83,6 +84,31 @@ class Notifier:
     def alive(self) -> None:
         self._send("WATCHDOG=1")
 
+    def store(self, descriptors: Sequence[int], name: str) -> None:
+        """Have the manager hold these descriptors for the next start of the service. Raises OSError."""
+        if self._inner is not None:
+            message = f"FDSTORE=1\nFDNAME={name}".encode()
+            socket.send_fds(self._inner.socket, [message], list(descriptors))
+
+    def unstore(self, name: str) -> None:
+        """Have the manager let go of what it holds under this name."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    def barrier(self, patience_s: float) -> None:
+        """Returns when the manager has taken everything that was sent before; for the end of a process, whose messages
+        count for nothing once it is reaped. Raises OSError."""
+        if self._inner is None:
+            return
+        ours, theirs = os.pipe()
+        try:
+            try:
+                socket.send_fds(self._inner.socket, [b"BARRIER=1"], [theirs])
+            finally:
+                os.close(theirs)
+            select.select([ours], [], [], patience_s)
+        finally:
+            os.close(ours)
+
     def close(self) -> None:
         if self._inner is not None and self._inner.socket is not None:
             self._inner.socket.close()
@@ -142,10 +168,20 @@ def supervised(environ: MutableMapping[str, str] | None = None) -> Supervisor:
 # ---- sockets that the manager holds -----------------------------------------------------------------------------
 
 
-def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[socket.socket]:
-    """The listening sockets of sd_listen_fds(3), close-on-exec and non-blocking; the variables are then unset.
+class Descriptors(NamedTuple):
+    """What the manager passed: listening sockets, and what an earlier process of ours had it hold, by name."""
 
-    What is no listening stream socket is closed with a warning: a unit that passes other things is not ours.
+    listening: list[socket.socket]
+    stored: list[tuple[str, int]]
+
+
+def inherited(
+    environ: MutableMapping[str, str] | None = None, *, stored_names: Collection[str] = ()
+) -> Descriptors:
+    """The descriptors of sd_listen_fds(3); the variables are then unset.
+
+    Listening sockets are made close-on-exec and non-blocking. What is neither one of those nor stored under one of our
+    names is closed with a warning: a unit that passes other things is not ours.
     """
     environ = os.environ if environ is None else environ
     count, pid = environ.get("LISTEN_FDS", ""), environ.get("LISTEN_PID", "")
@@ -153,18 +189,26 @@ def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[s
     for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
         environ.pop(name, None)
     if not count.isdecimal() or pid != str(os.getpid()):
-        return []
-    sockets = []
+        return Descriptors([], [])
+    sockets: list[socket.socket] = []
+    stored: list[tuple[str, int]] = []
     for index in range(int(count)):
         fd = LISTEN_FDS_START + index
         label = names[index] if index < len(names) else "unknown"
-        if (sock := _adopt(fd)) is not None:
+        if label in stored_names:
+            stored.append((label, fd))
+        elif (sock := _adopt(fd)) is not None:
             sockets.append(sock)
         else:
             log.warning(
                 "descriptor %d (%s) from the service manager is no listening socket: closed", fd, label
             )
-    return sockets
+    return Descriptors(sockets, stored)
+
+
+def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[socket.socket]:
+    """The listening sockets among them."""
+    return inherited(environ).listening
 
 
 def _adopt(fd: int) -> socket.socket | None:
@@ -226,11 +270,12 @@ def turn_away(sockets: Iterable[socket.socket], error: PoolError) -> int:
             while True:
                 connection, _ = listener.accept()
                 count += 1
-                _refuse(connection, error)
+                refuse(connection, error)
     return count
 
 
-def _refuse(connection: socket.socket, error: PoolError) -> None:
+def refuse(connection: socket.socket, error: PoolError) -> None:
+    """Answer whatever was asked on it with the error, and close."""
     with connection, contextlib.suppress(OSError):
         connection.setblocking(False)
         if first := connection.recv(65_536):

@@ -175,3 +175,15 @@ def test_many_small_messages_in_one_read():
     """A read full of messages costs one pass."""
     assert len(feed_all(encode(TWO) * 5000)[0]) == 5000
     assert len(feed_all(encode(TWO, LINE) * 5000)[0]) == 5000
+
+
+@pytest.mark.parametrize("framing", [HEADER, LINE])
+def test_unfinished_goes_on_in_another_decoder(framing):
+    """Cut anywhere, the rest fed to a second decoder after what the first one held makes the same messages."""
+    messages = [b'{"id":1,"method":"daemon/info"}', b"{}"]
+    data = b"".join(encode(message, framing) for message in messages)
+    for cut in range(len(data) + 1):
+        first, second = Decoder(framing), Decoder(framing)
+        found = first.feed(data[:cut])
+        found += second.feed(first.unfinished())
+        assert found + second.feed(data[cut:]) == messages, cut

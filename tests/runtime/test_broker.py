@@ -177,6 +177,35 @@ def test_a_wait_that_became_hopeless_ends() -> None:
     run_virtual(main())
 
 
+def test_who_waits_at_the_end_is_served_until_then() -> None:
+    """Whose account returns before the daemon ends gets it; who would wait for longer is told at once to ask the
+    successor, and who would have waited in vain anyway, that."""
+
+    async def main() -> None:
+        broker = broker_of("a")
+        await refuse(broker, 10)
+        waiting = asyncio.create_task(broker.acquire(ask(), wait_until=START_AT + 60))
+        await asyncio.sleep(1)
+        broker.end_at(START_AT + 12)
+        grant = await waiting
+        broker.settle(grant.lease.id, told(30, now=broker._clock.now()))
+        for wait_s, code in ((60, "shutting_down"), (5, "all_cooling_down")):
+            with pytest.raises(PoolError) as caught:
+                await broker.acquire(ask(), wait_until=broker._clock.now() + wait_s)
+            assert caught.value.code == code
+
+        other = broker_of("a")
+        await refuse(other, 30)
+        waiting = asyncio.create_task(other.acquire(ask(), wait_until=START_AT + 60))
+        await asyncio.sleep(1)
+        other.end_at(START_AT + 12)
+        with pytest.raises(PoolError) as caught:
+            await waiting
+        assert (caught.value.code, other._clock.now()) == ("shutting_down", START_AT + 1)
+
+    run_virtual(main())
+
+
 def test_cancelling_gives_the_place_and_the_account_free() -> None:
     """Cancelled while queued: the next one moves up. Cancelled in the instant of the grant: the lease is released."""
 

@@ -11,6 +11,7 @@ from gemini_poold.core.model import (
     CounterRow,
     DiscoveryRow,
     Kind,
+    LeaseRow,
     PaceRow,
     PinRow,
     QuotaRow,
@@ -106,11 +107,15 @@ def quota(at: float = NOW, *, gone: bool = False) -> QuotaRow:
     return QuotaRow("a", "gemini-3", "REQUESTS", at, 0.25, None, 250.0, NOW + 3_600.0, gone=gone)
 
 
+def lease(lease_id: str = "l-1", *, gone: bool = False) -> LeaseRow:
+    return LeaseRow(lease_id, "a", "c1", True, NOW, NOW + 600.0, NOW + 0.5, "{}", gone=gone)
+
+
 ONE_OF_EACH: list[Row] = [
     account(), cooldown(), counter(), TotalRow("requests", 7), discovery(), pace(), bound(),
-    pin(), cap(), quota(),
+    pin(), cap(), quota(), lease(),
 ]  # fmt: skip
 GONE: list[Row] = [
     account(gone=True), cooldown(gone=True), counter(gone=True), discovery(gone=True), pace(gone=True), bound(gone=True),
-    pin(gone=True), cap(gone=True), quota(gone=True),
+    pin(gone=True), cap(gone=True), quota(gone=True), lease(gone=True),
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from gemini_pool.calls import (
 )
 from gemini_pool.errors import ConnectionLost, PoolError
 from gemini_pool.lease import report_for
-from gemini_pool.protocol import Session, is_refused_for_stop, result_of
+from gemini_pool.protocol import Session, ends_soon, is_refused_for_stop, result_of
 
 R = TypeVar("R")
 
@@ -210,15 +210,16 @@ class AsyncPool:
 
     async def _call(self, call: Call[R], params: Any = None) -> R:
         link = self._links.shared_nowait() or await self._links.shared()
-        try:
-            reply = await link.ask(call.method, params)
-        except ConnectionLost as lost:
-            if not (call.repeatable or lost.unsent):
-                raise
-        else:
-            if not is_refused_for_stop(reply):
-                return result_of(reply, call)
-        link = await self._links.shared(instead_of=link)
+        for _ in range(connect.REPEATS):
+            try:
+                reply = await link.ask(call.method, params)
+            except ConnectionLost as lost:
+                if not (call.repeatable or lost.unsent):
+                    raise
+            else:
+                if not is_refused_for_stop(reply):
+                    return result_of(reply, call)
+            link = await self._links.shared(instead_of=link)
         return result_of(await link.ask(call.method, params), call)
 
 
@@ -297,7 +298,7 @@ class AsyncStream:
         self._params = params
         self._link: _Link | None = None
         self._number = 0
-        self._fresh = True  # nothing came yet
+        self._repeats = connect.REPEATS  # left, and none once something came
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -313,7 +314,7 @@ class AsyncStream:
                 link.close()
                 raise
             if message.method == "$/progress" and isinstance(message.params, Raw):
-                self._fresh = False
+                self._repeats = 0
                 return calls.PROGRESS.decode(message.params).value
             if message.id == self._number and message.method is UNSET:
                 self._end(link, message)
@@ -346,8 +347,8 @@ class AsyncStream:
         return link
 
     def _end(self, link: _Link, reply: wire.Incoming) -> None:
-        if is_refused_for_stop(reply) and self._fresh:
-            self._fresh, self._link = False, None  # once more, with the daemon's successor
+        if is_refused_for_stop(reply) and self._repeats:
+            self._repeats, self._link = self._repeats - 1, None  # once more, with the daemon's successor
             link.close()
             return
         self._links.put(link)
@@ -598,7 +599,7 @@ class _Link(asyncio.BufferedProtocol):
     # ---- inside ----------------------------------------------------------------------------------------------
 
     def _keep(self, message: wire.Incoming) -> None:
-        if message.method == "daemon/draining":
+        if ends_soon(message):
             self.draining = True
         if not self._keeps:
             return

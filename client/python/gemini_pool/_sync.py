@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket as sockets
 import threading
 import time
@@ -27,7 +28,7 @@ from gemini_pool.calls import (
 )
 from gemini_pool.errors import ConnectionLost, PoolError
 from gemini_pool.lease import report_for
-from gemini_pool.protocol import Session, is_refused_for_stop, is_reply, result_of
+from gemini_pool.protocol import Session, ends_soon, is_refused_for_stop, is_reply, result_of
 
 R = TypeVar("R")
 
@@ -210,22 +211,22 @@ class Pool:
         self.close()
 
     def _call(self, call: Call[R], params: Any = None) -> R:
-        repeated = False
+        repeats = 0
         while True:
-            link = self._links.take(fresh=repeated)
+            link = self._links.take(fresh=repeats > 0)
             try:
                 reply = link.ask(call.method, params)
             except ConnectionLost as lost:
-                if repeated or not (call.repeatable or lost.unsent):
+                if repeats == connect.REPEATS or not (call.repeatable or lost.unsent):
                     raise
             except BaseException:
                 self._links.put(link)
                 raise
             else:
                 self._links.put(link)
-                if repeated or not is_refused_for_stop(reply):
+                if repeats == connect.REPEATS or not is_refused_for_stop(reply):
                     return result_of(reply, call)
-            repeated = True
+            repeats += 1
 
 
 class HeldLease:
@@ -301,7 +302,7 @@ class Stream:
         self.result: wire.StreamResult | None = None
         self._links = links
         self._params = params
-        self._fresh = True  # nothing came yet
+        self._repeats = connect.REPEATS  # left, and none once something came
         self._link: _Link | None
         self._link, self._number = links.open(calls.STREAM.method, params)
 
@@ -312,7 +313,7 @@ class Stream:
         while self._link is not None:
             message = self._next(self._link)
             if message.method == "$/progress" and isinstance(message.params, Raw):
-                self._fresh = False
+                self._repeats = 0
                 return calls.PROGRESS.decode(message.params).value
             if message.id == self._number and is_reply(message):
                 self._end(self._link, message)
@@ -340,8 +341,8 @@ class Stream:
     def _end(self, link: _Link, reply: wire.Incoming) -> None:
         self._link = None
         self._links.put(link)
-        if is_refused_for_stop(reply) and self._fresh:
-            self._fresh = False  # once more, with the daemon's successor
+        if is_refused_for_stop(reply) and self._repeats:
+            self._repeats -= 1  # once more, with the daemon's successor
             self._link, self._number = self._links.open(calls.STREAM.method, self._params, fresh=True)
             return
         self.result = result_of(reply, calls.STREAM)
@@ -414,8 +415,11 @@ class _Links:
                 for link in self._idle:
                     link.close()
                 self._idle, self._pid = [], os.getpid()
-            if self._idle and not fresh:
-                return self._idle.pop()
+            while self._idle and not fresh:
+                link = self._idle.pop()
+                if link.lasts():
+                    return link
+                link.close()
         return _Link(
             _connect(self._socket, self._connect_s, autostart=self._autostart),
             self._greeting,
@@ -460,6 +464,8 @@ class _Link:
         self._inbox: deque[wire.Incoming] = deque()
         self._ahead = self._session.request(calls.INITIALIZE.method, greeting)[1]
         sock.settimeout(timeout_s)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def ask(self, method: str, params: Any) -> wire.Incoming:
         """Send a request and wait for its reply. An interrupted call ends its connection, and thereby itself."""
@@ -497,6 +503,18 @@ class _Link:
         self._sock.settimeout(_CANCEL_S)
         self.wait_reply(number)
         self._sock.settimeout(self._timeout_s)
+
+    def lasts(self) -> bool:
+        """Whether an idle connection may be used again: it has neither ended nor been told to end soon."""
+        if not self._poll.poll(0):
+            return True
+        try:
+            self._inbox.extend(self._session.receive(self._recv()))
+        except PoolError:
+            return False
+        messages = list(self._inbox)
+        self._inbox.clear()
+        return not any(map(ends_soon, messages))
 
     @property
     def is_open(self) -> bool:

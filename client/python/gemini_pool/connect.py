@@ -11,6 +11,7 @@ from gemini_pool.errors import NotRunning, PoolError
 
 CONNECT_S = 2.0  # a daemon that is being restarted is back by then
 RETRY_S = 0.05
+REPEATS = 3  # of a call that a stopping daemon refused: its successor may be stopped in turn
 UNIT = "gemini-pool.service"
 
 # Nobody listens (yet): worth another try. Anything else will not get better by waiting.

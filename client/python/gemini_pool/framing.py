@@ -50,6 +50,13 @@ class Decoder:
                 return [data[end + 4 :]]
         return self._feed(data)
 
+    def unfinished(self) -> bytes:
+        """What came of a message that is not whole yet, as it may be fed to another decoder of this framing."""
+        held = b"".join(self._held)
+        if not self._body_left:
+            return held
+        return b"Content-Length: %d\r\n\r\n%b" % (len(held) + self._body_left, held)
+
     def _feed(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
         at, size = 0, len(data)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.encode
 _decode_incoming = msgspec.json.Decoder(wire.Incoming).decode
+_decode_draining = msgspec.json.Decoder(wire.Draining).decode
 _EMPTY = b"{}"
 # One format for header and message: this runs for every call.
 _REQUEST = b'Content-Length: %d\r\n\r\n{"jsonrpc":"2.0","id":%b,"method":"%b","params":%b}'
@@ -126,6 +127,17 @@ def error_of(error: wire.ErrorObject) -> PoolError:
         details=data.details,
         rpc_code=error.code,
     )
+
+
+def ends_soon(message: wire.Incoming) -> bool:
+    """Whether the daemon says that this connection will end with it: new calls go to its successor. One that is kept
+    goes on, and what is asked on it meanwhile waits."""
+    if message.method != "daemon/draining":
+        return False
+    try:
+        return not isinstance(message.params, Raw) or _decode_draining(message.params).kept is not True
+    except msgspec.MsgspecError:
+        return True
 
 
 def is_refused_for_stop(message: wire.Incoming) -> bool:

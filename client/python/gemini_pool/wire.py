@@ -178,8 +178,11 @@ class ConfigError(_Out):
 
 
 class Draining(_Out):
+    """`kept`: the connection outlives the daemon, and what is asked on it meanwhile waits for the successor."""
+
     reason: str
     grace_s: float
+    kept: bool | UnsetType = UNSET
 
 
 # ---- pool/acquire, report, renew, release ---------------------------------------------------------------------

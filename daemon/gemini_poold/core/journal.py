@@ -39,10 +39,11 @@ class Journal:
         """Requests that were begun and have not ended."""
         return self.totals["requests"] - sum(self.totals[name] for name in ENDS)
 
-    def lost(self) -> None:
-        """After a restart: what was under way when the last run ended never ends; nobody knows what came of it."""
-        if self.open > 0:
-            self.count("expired", self.open)
+    def lost(self, going_on: int = 0) -> None:
+        """After a restart: what was under way when the last run ended never ends, but for those that go on; nobody
+        knows what came of it."""
+        if self.open > going_on:
+            self.count("expired", self.open - going_on)
 
     def mark_member(self, account_id: str) -> None:
         self._members.add(account_id)

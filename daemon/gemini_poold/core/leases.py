@@ -1,12 +1,16 @@
-"""The leases that are out: who holds which, and which end next. A lease ends once."""
+"""The leases that are out: who holds which, and which end next. A lease ends once.
+
+Also their form over a planned restart, in which they go on.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from .model import Lease
+from .model import Data, Lease, LeaseRow, Request
 
 
 class UnknownLease(LookupError):
@@ -61,6 +65,18 @@ class Leases:
         heappush(self._ends, (expires_at, lease_id))
         return lease
 
+    def rebind(self, lease_id: str, owner: str) -> Lease:
+        """Somebody else holds it now."""
+        lease = self.end(lease_id)
+        lease.owner = owner
+        self.add(lease)
+        return lease
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Who holds any."""
+        return frozenset(self._by_owner)
+
     def of_owner(self, owner: str) -> list[Lease]:
         return [self._by_id[i] for i in self._by_owner.get(owner, ())]
 
@@ -76,3 +92,32 @@ class Leases:
 
     def next_end(self) -> float:
         return self._ends[0][0] if self._ends else inf
+
+
+def row_of(lease: Lease, *, gone: bool = False) -> LeaseRow:
+    """The lease, to be kept."""
+    return LeaseRow(
+        lease.id, lease.account_id, lease.owner, lease.detached, lease.granted_at, lease.expires_at,
+        lease.sent_at, _written(lease.request), gone=gone,
+    )  # fmt: skip
+
+
+def lease_of(row: LeaseRow) -> Lease | None:
+    """The lease that was kept; None when another version wrote it in a way that we do not know."""
+    try:
+        given = json.loads(row.request)
+        given |= {name: frozenset(given[name]) for name in ("forms", "exclude")}
+        data = given["data"]
+        request = Request(**{**given, "data": None if data is None else Data(data)})
+    except (ValueError, TypeError, KeyError):
+        return None
+    return Lease(
+        row.lease_id, request, row.account_id, row.owner, row.granted_at, row.expires_at, row.lease_id,
+        request.attempt, row.detached, row.sent_at,
+    )  # fmt: skip
+
+
+def _written(request: Request) -> str:
+    data = None if request.data is None else request.data.value
+    sets = {"forms": sorted(request.forms), "exclude": sorted(request.exclude)}
+    return json.dumps({**request._asdict(), **sets, "data": data})

@@ -411,6 +411,21 @@ class QuotaRow:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """A lease that a client holds while the daemon is restarted. `request`: `leases.written`."""
+
+    lease_id: str
+    account_id: str
+    owner: str
+    detached: bool
+    granted_at: float
+    expires_at: float
+    sent_at: float
+    request: str
+    gone: bool = False
+
+
 Row = (
     CooldownRow
     | AccountRow
@@ -422,6 +437,7 @@ Row = (
     | PinRow
     | CapRow
     | QuotaRow
+    | LeaseRow
 )
 
 

@@ -113,6 +113,7 @@ class Queue:
         self._turn = 0.0  # of the last one served
         self._serial = 0
         self.wake_at = inf
+        self.ends_at = inf  # nobody waits for what comes later: the daemon stops then
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -213,7 +214,7 @@ class Queue:
             answered.append((waiter, decision))
         self.wake_at = inf
         for lane, wait in waits:
-            for waiter in lane.hopeless(wait.until, now):
+            for waiter in lane.hopeless(wait.until if wait.until <= self.ends_at else inf, now):
                 self._take_out(waiter)
                 answered.append((waiter, wait))
             if lane.count:

@@ -18,7 +18,7 @@ from .cooldown import Cooldowns, Key, key_of
 from .decisions import Decision, Decisions
 from .health import HELD, Event
 from .journal import Journal
-from .leases import Leases, UnknownLease
+from .leases import Leases, UnknownLease, lease_of, row_of
 from .member import Member
 from .model import (
     Account,
@@ -28,6 +28,7 @@ from .model import (
     Grant,
     Kind,
     Lease,
+    LeaseRow,
     Outcome,
     PinRow,
     PoolEvent,
@@ -86,6 +87,7 @@ class Pool:
             methods=methods or {},
         )
         self.leases = Leases()
+        self._left: list[Lease] = []  # by an earlier run, for members to come
         self.decisions = Decisions(self.chooser, prefix=prefix)
         self._serial = 0
 
@@ -115,6 +117,9 @@ class Pool:
             self.cooldowns.clear(account=account_id)
         for account_id in changes.added:
             self.chooser.pin(account_id, self.members[account_id].pinned)
+        left, self._left = self._left, []
+        for lease in left:
+            self._take_up(lease)
         self.chooser.reset()
         return changes
 
@@ -133,8 +138,29 @@ class Pool:
                 self.cooldowns.restore(row, now)
             elif isinstance(row, TotalRow):
                 self.journal.totals[row.name] = row.value
-        self.journal.lost()
+            elif isinstance(row, LeaseRow):
+                self.journal.add_row(
+                    replace(row, gone=True)
+                )  # a crash from here on would lose it, as any other
+                if (lease := lease_of(row)) is not None:
+                    self._left.append(lease)
+        self.journal.lost(len(self._left))
         self.roster.remember(rows)
+
+    def leave(self) -> int:
+        """Before a planned end: the leases that clients hold go on in the next run (as rows); how many."""
+        held = [lease for lease in self.leases if lease.request.lends]
+        for lease in held:
+            self.journal.add_row(row_of(lease))
+        return len(held)
+
+    def _take_up(self, lease: Lease) -> None:
+        member = self.members.get(lease.account_id)
+        if member is None:
+            self.journal.count("expired")
+            return
+        member.in_flight += 1
+        self.leases.add(lease)
 
     # ---- leases ----------------------------------------------------------------------------------------------
 
@@ -215,8 +241,11 @@ class Pool:
                 self.chooser.touch((member,))
         return lease
 
-    def renew(self, lease_id: str, now: float) -> Lease:
+    def renew(self, lease_id: str, now: float, *, owner: str = "") -> Lease:
+        """A lease's time begins anew. `owner`: who holds it from now on, if it is another one."""
         lease = self.leases.get(lease_id)
+        if owner and owner != lease.owner:
+            lease = self.leases.rebind(lease_id, owner)
         return self.leases.renew(lease_id, self._lease_end(lease.request, lease.account_id, now))
 
     def release_owner(self, owner: str, now: float) -> int:  # noqa: ARG002 - as above

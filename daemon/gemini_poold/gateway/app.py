@@ -18,9 +18,11 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
+from ..accepting import stop_accepting
 from ..log import Line
-from . import health, listeners, openai, relay, uploads
+from . import connections, health, listeners, openai, relay, uploads
 from .auth import SOCKET_CLIENT, LocalClient, LocalKeys, peer_is_same_user, presented_key
+from .connections import Keep
 from .errors import Shape
 from .exchange import Exchange
 from .guards import CORS_HEADERS, Guards
@@ -42,7 +44,7 @@ class _Door:
 
     port: int | None
     guards: Guards
-    server: web.Server | None = None
+    server: connections.Server | None = None
     listener: asyncio.Server | None = None
 
 
@@ -91,32 +93,41 @@ class Gateway:
         for door in self._doors:
             door.guards = self._guards(door.port)
 
-    def close_listeners(self) -> None:
-        """Accept nothing more; requests on open connections are answered `shutting_down`."""
-        self._draining = True
+    async def close_listeners(self) -> None:
+        """Accept nothing more: on sockets of the service manager's, whoever comes waits for the successor."""
+        listening = [door.listener for door in self._doors if door.listener is not None]
         for door in self._doors:
-            if door.listener is not None:
-                door.listener.close()
+            door.listener = None
+        await stop_accepting(listening)
         if self._file is not None:
             path, known = self._file
             if known is not None and listeners.identity(path) == known:
                 path.unlink(missing_ok=True)
             self._file = None
 
-    async def stop(self, grace_s: float) -> None:
-        """Let what is under way finish for `grace_s` seconds, then cancel it. Whoever only waits for an account is
-        answered `shutting_down` at once, the others after the grace; a stream that has begun is broken off."""
-        self.close_listeners()
+    async def stop(self, grace_s: float, keep: Keep | None = None) -> None:
+        """Answer what is under way and what still comes on open connections, for `grace_s` seconds; each answer is the
+        last one of its connection. Then the rest is answered `shutting_down`, or broken off where a stream has begun.
+
+        `keep(socket, state)` takes connections over that stand between two requests; whether it has.
+        """
+        await self.close_listeners()
         servers = [door.server for door in self._doors if door.server is not None]
         self._doors.clear()
-        for server in servers:
-            server.pre_shutdown()  # idle connections go at once
-        self._end([task for task, exchange in self._handling.items() if exchange.waiting])
-        if self._handling and grace_s > 0:
-            await asyncio.wait(self._handling, timeout=grace_s)
+        await connections.drain(servers, grace_s, keep)
+        self._draining = True
         self._end(list(self._handling))
         # aiohttp takes the time twice: for handlers to end, and for their connections.
         await asyncio.gather(*(server.shutdown(LAST_WORDS_S) for server in servers))
+
+    async def adopt(self, sock: socket.socket) -> bool:
+        """Go on with a connection of our predecessor's; False when it came in through no door that is open now."""
+        port = listeners.address_of(sock)[1] if sock.family != socket.AF_UNIX else None
+        for door in self._doors:
+            if door.port == port and door.server is not None:
+                await door.server.adopt(sock)
+                return True
+        return False
 
     def _end(self, tasks: Iterable[asyncio.Task[object]]) -> None:
         for task in tasks:
@@ -149,7 +160,7 @@ class Gateway:
     async def _open(self, sock: socket.socket, port: int | None) -> None:
         door = _Door(port, self._guards(port))
         # Cancelling the handler when its client is gone is what stops the generation upstream at once.
-        door.server = listeners.HttpServer(
+        door.server = connections.Server(
             partial(self._handle, door),
             handler_cancellation=True,
             access_log=None,

@@ -113,11 +113,6 @@ class Exchange:
         self.begun: web.StreamResponse | None = None  # a stream whose head went out
         self.ended_by_us = False  # cancelled because the daemon stops, not because the client went away
 
-    @property
-    def waiting(self) -> bool:
-        """Nothing is sent for it: it waits for an account."""
-        return self.call_made is not None and self.call_made.waiting
-
     def note_attempts(self) -> None:
         """What the call knows about its way so far, however it ended."""
         if (call := self.call_made) is not None:

@@ -16,11 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from ..errors import PoolError
 from ..files import ensure_private_dir
-from . import errors
 
 BACKLOG = 1024
 _PATH_MAX = 103  # sun_path on macOS; Linux takes 107
@@ -124,36 +121,6 @@ def identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-class _Connection(web.RequestHandler):
-    """One connection. What is no HTTP is refused in words of ours: aiohttp's quote what was sent, a key perhaps."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        super().handle_error(request, status, exc, message)  # for its line in the log
-        code = "bad_request" if status < 500 else "internal"
-        said = (
-            "the request is no HTTP/1.1 that can be served" if status < 500 else "gemini-pool failed inside"
-        )
-        rendered = errors.render(errors.Shape.GOOGLE, PoolError(code, said), 0.0)
-        answer = web.Response(body=rendered.body, status=rendered.status, headers=rendered.headers)
-        answer.force_close()
-        return answer
-
-
-class HttpServer(web.Server):
-    """aiohttp's, with connections of ours."""
-
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
 def http_log() -> logging.Logger:

@@ -30,10 +30,11 @@ from gemini_pool.errors import (
     Cancelled,
     PoolError,
 )
-from gemini_pool.framing import HEADER, MAX_FRAME, Decoder
+from gemini_pool.framing import HEADER, MAX_FRAME, Decoder, encode
 
 from ..core.model import PoolEvent
 from ..errors import UNREADABLE
+from .left import Keep, Left
 from .notices import Notices
 from .peer import Peer
 
@@ -46,6 +47,7 @@ log = logging.getLogger("gemini_pool.rpc")
 MAX_IN_FLIGHT = 1000  # calls of one connection that wait for something; then it is not read any further
 WRITE_HIGH = 512 * 1024  # bytes that a client has not read yet, from which on nothing is produced for it
 _HANGUP_POLL_S = 1.0
+_ASIDE_HIGH = 1024 * 1024  # bytes put aside for the successor, from which on a client is not read any further
 
 _encode = msgspec.json.encode
 _MAX_BODY = MAX_FRAME - 4096  # what a frame may hold besides the message's own words and an id
@@ -86,11 +88,19 @@ class Running:
 class Connection(asyncio.BufferedProtocol):
     """`owner` is what its leases are held under, `name` and `version` what the client calls itself."""
 
-    def __init__(self, server: Server, verbs: Mapping[str, Verb], owner: str, *, max_in_flight: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        verbs: Mapping[str, Verb],
+        owner: str,
+        *,
+        max_in_flight: int,
+        left: Left | None = None,
+    ) -> None:
         self._server = server
         self._verbs = verbs
         self._max_in_flight = max_in_flight
-        self._decoder = Decoder()
+        self._decoder = Decoder(left.framing if left is not None else "")
         self._transport: asyncio.Transport
         self._out: list[bytes] = []
         self._out_size = 0
@@ -107,6 +117,11 @@ class Connection(asyncio.BufferedProtocol):
         self._tokens: dict[int | str, Running] = {}
         self._notices: Notices | None = None
         self._half_closed = False
+        self._told = False  # that the daemon is about to stop
+        self._aside: list[bytes] = []  # messages for our successor
+        self._aside_size = 0
+        self._left = left  # by our predecessor
+        self.given = False  # to our successor
         self.closing = False
         self.owner = owner
         self.name = ""
@@ -121,6 +136,15 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._server.connected(self)
+        if self._left is not None and not self.closing:
+            self._take_up(self._left)
+            self._left = None
+
+    def _take_up(self, left: Left) -> None:
+        self.name, self.version, self.connected_at = left.name, left.version, left.connected_at
+        if left.events is not None:
+            self.subscribe(frozenset(left.events))
+        self._take(self._decoder.feed(left.unread))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """One buffer for all connections: what is in it is taken out before anybody else is read. `data_received`
@@ -131,6 +155,8 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         decoder = self._decoder
         messages = decoder.feed(bytes(self._server.buffer[:nbytes]))
+        if self._server.draining:
+            self.tell_draining()
         if self._backlog:
             self._backlog.extend(messages)
         else:
@@ -141,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """A client that only ended its sending side (`nc -N`) still gets its replies."""
         self._flush()
-        if not (self._running or self._backlog) or self._hung_up():
+        if not (self._running or self._backlog or self._aside) or self._hung_up():
             return False
         self._half_closed = True
         self._watch_hangup()
@@ -174,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _blocked(self) -> bool:
-        return self._behind or len(self._running) >= self._max_in_flight
+        return self._behind or len(self._running) >= self._max_in_flight or self._aside_size > _ASIDE_HIGH
 
     def _take(self, messages: list[bytes]) -> None:
         """Look at these messages in order, as far as the client reads what it gets."""
@@ -185,7 +211,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._flush()
             if self.closing:
                 break
-            if self._behind or len(self._running) >= self._max_in_flight:
+            if self._blocked:
                 self._backlog.extend(messages[number:])
                 self._throttle()
                 break
@@ -206,7 +232,10 @@ class Connection(asyncio.BufferedProtocol):
             return
         verb = self._verbs.get(call.method)  # type: ignore[arg-type] # UNSET is a key that no table has
         if verb is None:
-            self._dispatch_other(call)
+            self._dispatch_other(call, message)
+            return
+        if self._server.draining and self._server.keep is not None and self._for_successor(verb):
+            self._put_aside(message)
             return
         ident = None if call.id is UNSET else call.id
         raw: bytes | Raw = call.params
@@ -225,7 +254,14 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._reply(ident, result)
 
-    def _dispatch_other(self, call: Envelope) -> None:
+    def _for_successor(self, verb: Verb) -> bool:
+        return not verb.late or (bool(self._aside) and verb.method == "pool/cancel")
+
+    def _put_aside(self, message: bytes) -> None:
+        self._aside.append(message)
+        self._aside_size += len(message)
+
+    def _dispatch_other(self, call: Envelope, message: bytes) -> None:
         ident = None if call.id is UNSET else call.id
         if call.method is UNSET:
             if call.result is UNSET and call.error is UNSET:  # else a reply to a question that we never ask
@@ -233,7 +269,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._send_error(ident, error)
         elif call.method == "$/cancelRequest" and ident is None:
             try:
-                self._cancel(self._running.get(_cancel_params.decode(call.params).id))
+                running = self._running.get(_cancel_params.decode(call.params).id)
+                if running is None and self._aside:  # perhaps of one of those
+                    self._put_aside(message)
+                self._cancel(running)
             except UNREADABLE as error:
                 log.debug("a $/cancelRequest that names no request: %s", error)
         elif ident is not None:
@@ -292,7 +331,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._reply_error(running.id, error, running.verb)
         self._server.finished()
-        if self._half_closed and not self._running and not self._backlog:
+        if self._half_closed and not (self._running or self._backlog or self._aside):
             self.finish()
         self._resume()
 
@@ -313,7 +352,7 @@ class Connection(asyncio.BufferedProtocol):
                 running.task.cancel()
 
     def cancel_waiting(self) -> None:
-        """The daemon stops: whoever only waits for an account had better ask its successor."""
+        """The daemon stops: whoever only waits for a person had better ask its successor."""
         for running in list(self._running.values()):
             if running.verb.waits and running.task is not None:
                 running.task.cancel()
@@ -358,6 +397,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def notify(self, method: str, params: Any) -> None:
         self._send(_encode(wire.Notification(method, params)))
+
+    def tell_draining(self) -> None:
+        """The daemon is about to stop. Who has not said a byte yet would not understand it: its framing is not known."""
+        if not self._told and self._decoder.framing:
+            self._told = True
+            self.notify("daemon/draining", self._server.note)
 
     def _reply(self, ident: Id, result: Any) -> None:
         if ident is None:
@@ -432,6 +477,11 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._running)
 
     @property
+    def unsaid(self) -> bool:
+        """Not everything that was said to the client has left."""
+        return bool(self._out) or (not self.closing and self._transport.get_write_buffer_size() > 0)
+
+    @property
     def in_flight(self) -> int:
         return len(self._running)
 
@@ -442,11 +492,33 @@ class Connection(asyncio.BufferedProtocol):
     def peer_socket(self) -> Any:
         return self._transport.get_extra_info("socket")
 
+    def give(self, keep: Keep) -> bool:
+        """Hand the connection on, if nothing of ours is left to be said on it; False when it is not taken."""
+        self._flush()
+        if self.closing or self._running or self.unsaid:
+            return False
+        framing = self._decoder.framing
+        unread = b"".join(encode(message, framing) for message in (*self._aside, *self._backlog))
+        events = None if self._notices is None else sorted(self._notices.kinds)
+        left = Left(
+            self.owner, self.name, self.version, framing, self.connected_at, events,
+            unread + self._decoder.unfinished(),
+        )  # fmt: skip
+        sock = socket.socket(fileno=os.dup(self.peer_socket().fileno()))
+        if not keep(sock, msgspec.to_builtins(left)):
+            sock.close()
+            return False
+        self.given = True
+        self.abort()
+        return True
+
     def last_look(self) -> None:
-        """Read what has arrived already, so that it is answered rather than lost when we hang up."""
+        """Read what has arrived already, so that it is answered rather than lost when we hang up. What the client
+        sends from now on fails at once, and it knows that we have not seen it."""
         if self.closing or self._half_closed:
             return
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.peer_socket().fileno())) as sock:
+            sock.shutdown(socket.SHUT_RD)
             while (count := sock.recv_into(self._server.buffer)) and not self.closing:
                 self.buffer_updated(count)
 

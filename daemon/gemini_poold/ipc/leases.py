@@ -211,8 +211,10 @@ async def _renew(s: Services, lease: core.Lease) -> None:
 
 
 def renew(s: Services, c: Caller, p: wire.LeaseParams) -> wire.RenewResult:
-    del c
-    lease = s.broker.renew(p.lease)
+    """Also how a client that comes back after a restart, on another connection, keeps its lease."""
+    holder = held(s, p.lease).owner
+    gone = bool(holder) and holder not in {client.owner for client in s.clients()}
+    lease = s.broker.renew(p.lease, owner=c.owner if gone else "")
     return wire.RenewResult(lease.expires_at, lease.expires_at - s.clock.now())
 
 

@@ -20,14 +20,14 @@ class Notices:
     """
 
     def __init__(self, kinds: frozenset[str], deliver: Callable[[PoolEvent, int], bool]) -> None:
-        self._kinds = kinds
+        self.kinds = kinds
         self._deliver = deliver
         self._held: dict[Key, PoolEvent | None] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._dropped = 0
 
     def offer(self, event: PoolEvent) -> None:
-        if event.kind not in self._kinds:
+        if event.kind not in self.kinds:
             return
         key = (event.kind, event.account_id, event.model)
         if key in self._held:

@@ -22,8 +22,8 @@ Handler = Callable[[Services, Caller, Any], Any]
 
 
 class Verb:
-    """One method. `streams`: its params have a progress `token`. `waits`: it may wait for an account or a
-    person, having done nothing yet. `late`: served even while the daemon stops."""
+    """One method. `streams`: its params have a progress `token`. `waits`: it may wait for a person, having done
+    nothing yet. `late`: served even while the daemon stops."""
 
     __slots__ = ("decode", "late", "method", "run", "scope", "streams", "waits")
 
@@ -97,7 +97,7 @@ VERBS: dict[str, Verb] = {
     verb.method: verb
     for verb in (
         Verb("initialize", wire.InitializeParams, _initialize, late=True),
-        Verb("pool/acquire", wire.AcquireParams, leases.acquire, waits=True),
+        Verb("pool/acquire", wire.AcquireParams, leases.acquire),
         Verb("pool/report", wire.ReportParams, leases.report, late=True),
         Verb("pool/renew", wire.LeaseParams, leases.renew, late=True),
         Verb("pool/release", wire.LeaseParams, leases.release, late=True),

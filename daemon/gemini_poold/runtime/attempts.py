@@ -45,8 +45,8 @@ class Call:
     `wait_until`: Unix, the deadline for being given an account (generating is not counted). `owner`: whose leases
     these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
 
-    `attempts`, `wait_s` (for an account) and `waiting` (for one, now) are kept up to date while the call runs, so that an
-    error's answer has them. `trace`: nearly always None.
+    `attempts` and `wait_s` (for an account) are kept up to date while the call runs, so that an error's answer has them.
+    `trace`: nearly always None.
     """
 
     surface: str
@@ -60,7 +60,6 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     attempts: int = 0
     wait_s: float = 0.0
-    waiting: bool = False
     trace: Trace | None = None
 
 
@@ -120,7 +119,7 @@ class Attempts:
     async def acquire(self, backends: Mapping[core.Backend, Backend]) -> None:
         """Take a lease, waiting for it within the call's deadline. Raises PoolError."""
         began = self._clock.monotonic()
-        self.call.waiting, self.between = True, False
+        self.between = False
         try:
             grant = await self._broker.acquire(
                 self.request, owner=self.call.owner, wait_until=self.call.wait_until
@@ -130,7 +129,7 @@ class Attempts:
         finally:
             waited_s = self._clock.monotonic() - began
             self.wait_s += waited_s
-            self.call.wait_s, self.call.waiting = self.wait_s, False
+            self.call.wait_s = self.wait_s
             if self.call.trace is not None:
                 self.call.trace.waited(waited_s)
         self.lease = grant.lease

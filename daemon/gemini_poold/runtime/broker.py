@@ -81,8 +81,8 @@ class Broker:
             case Refusal():
                 raise refused(decision)
         # Nobody is named where the queue alone stands before it: it takes its place, and is served or refused in order.
-        if decision.account_id and decision.until > wait_until:
-            raise cooling_down(request, decision)
+        if decision.account_id and decision.until > min(wait_until, self._queue.ends_at):
+            raise self._in_vain(request, decision, wait_until)
         return await self._wait(Waiter(request, owner, wait_until, self._clock.now(), detached))
 
     def settle(
@@ -117,10 +117,11 @@ class Broker:
         await self._store.save(rows)
         return settled
 
-    def renew(self, lease_id: str) -> Lease:
-        """A lease's time begins anew. Raises PoolError not_found."""
+    def renew(self, lease_id: str, *, owner: str = "") -> Lease:
+        """A lease's time begins anew. `owner`: who holds it from now on, if it is another one. Raises PoolError
+        not_found."""
         try:
-            return self.pool.renew(lease_id, self._clock.now())
+            return self.pool.renew(lease_id, self._clock.now(), owner=owner)
         except UnknownLease:
             raise unknown_lease(lease_id) from None
 
@@ -179,6 +180,16 @@ class Broker:
         if len(self._queue):
             self._serve()
 
+    def end_at(self, instant: float) -> None:
+        """The daemon stops then (Unix). Who waits is served until then; who cannot be is told `shutting_down` now."""
+        self._queue.ends_at = instant
+        if len(self._queue):
+            self._serve()
+
+    def _in_vain(self, request: Request, wait: Wait, wait_until: float) -> PoolError:
+        """Why waiting makes no sense. Who would wait beyond our end had better ask our successor."""
+        return stopping() if self._queue.ends_at < wait.until <= wait_until else cooling_down(request, wait)
+
     async def _wait(self, waiter: Waiter) -> Grant:
         granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         waiter.ticket = granted
@@ -230,7 +241,7 @@ class Broker:
             case Grant():
                 granted.set_result(decision)
             case Wait():
-                granted.set_exception(cooling_down(waiter.request, decision))
+                granted.set_exception(self._in_vain(waiter.request, decision, waiter.wait_until))
             case Refusal():
                 granted.set_exception(refused(decision))
 
@@ -253,6 +264,12 @@ class Broker:
         """Tell an event of the shell's."""
         self.pool.journal.tell(event)
         self._after()
+
+    async def leave(self) -> int:
+        """The daemon's last word: leases that clients hold are on the disk when this returns; how many."""
+        held = self.pool.leave()
+        await self.flush()
+        return held
 
     async def flush(self) -> None:
         """Everything that must survive is on the disk when this returns."""
@@ -316,6 +333,12 @@ def cooling_down(request: Request, wait: Wait) -> PoolError:
         hint=f"gemini-pool explain {request.model}", retry_at=wait.until, account=wait.account_id or None,
         details=recorded(wait.decision),
     )  # fmt: skip
+
+
+def stopping() -> PoolError:
+    return PoolError(
+        "shutting_down", "the daemon is stopping", hint="connect again in a moment and repeat the call"
+    )
 
 
 def unknown_lease(lease_id: str) -> PoolError:

@@ -23,6 +23,7 @@ from gemini_poold.core.model import (
     CooldownRow,
     CounterRow,
     DiscoveryRow,
+    LeaseRow,
     PaceRow,
     PinRow,
     QuotaRow,
@@ -61,6 +62,7 @@ class Saved:
     caps: list[CapRow] = field(default_factory=list)
     pins: list[PinRow] = field(default_factory=list)
     quota_history: list[QuotaRow] = field(default_factory=list)
+    leases: list[LeaseRow] = field(default_factory=list)
     last_good_accounts: str | None = None
     last_good_digest: str = ""
     meta: dict[str, str] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Saved:
             *self.discoveries,
             *self.paces,
         ]
-        return [*known, *self.bound, *self.pins, *self.caps, *self.quota_history]
+        return [*known, *self.bound, *self.pins, *self.caps, *self.quota_history, *self.leases]
 
 
 class Store:
@@ -238,6 +240,7 @@ def _read_all(connection: sqlite3.Connection, saved: Saved) -> None:
     saved.caps = list(tables.read(connection, CapRow, bad))
     saved.pins = sorted(tables.read(connection, PinRow, bad), key=lambda row: row.at)
     saved.quota_history = list(tables.read(connection, QuotaRow, bad))
+    saved.leases = list(tables.read(connection, LeaseRow, bad))
     saved.meta = {row.name: row.value for row in tables.read(connection, MetaRow, bad)}
 
 

@@ -61,6 +61,12 @@ STEPS: tuple[str, ...] = (
         PRIMARY KEY (account_id, model, token_type, at)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE leases (
+        lease_id TEXT PRIMARY KEY, account_id TEXT NOT NULL, owner TEXT NOT NULL, detached INTEGER NOT NULL,
+        granted_at REAL NOT NULL, expires_at REAL NOT NULL, sent_at REAL NOT NULL, request TEXT NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

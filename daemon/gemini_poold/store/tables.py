@@ -21,6 +21,7 @@ from gemini_poold.core.model import (
     CooldownRow,
     CounterRow,
     DiscoveryRow,
+    LeaseRow,
     PaceRow,
     PinRow,
     QuotaRow,
@@ -79,6 +80,7 @@ TABLES: Mapping[type[Any], Table] = {
         Table("caps", CapRow, ("account_id",)),
         Table("pins", PinRow, ("account_id",)),
         Table("quota_history", QuotaRow, ("account_id", "model", "token_type", "at")),
+        Table("leases", LeaseRow, ("lease_id",)),
         Table("meta", MetaRow, ("name",)),
     )
 }

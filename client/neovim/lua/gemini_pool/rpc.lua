@@ -100,6 +100,8 @@ local function hear(c, message)
         listener.on_event(message.params)
       end)
     end
+  elseif message.method == 'daemon/draining' and message.params and message.params.kept then
+    return -- the connection outlives the daemon: what is asked meanwhile waits
   elseif message.method == 'daemon/draining' then
     c.draining = true -- what runs goes on; the next call opens a new connection
     if conn == c then
