@@ -106,7 +106,7 @@ def _names(wheel: Path) -> set[str]:
 @nox.session
 def systemd(session: nox.Session) -> None:
     """The service under a real `systemd --user`, as an ordinary user of a machine that this makes up."""
-    installed(session)
+    installed(session, "clients")  # a restart is tried under the load of real ones
     pinned(session, "build")  # a wheel is built and installed in there
     session.run("pytest", "tests/systemd", *session.posargs)
 

@@ -1,8 +1,8 @@
 """`systemctl --user restart` again and again under a steady load: is any request lost?
 
-A sixth of the load each, plain and streaming: the Python client on the RPC socket, coroutines and threads; google-genai
-on the gateway's port, coroutines and threads, with their pools of kept-alive connections; and a bare HTTP client on the
-gateway's Unix socket. `RESTARTS`, `RATE` and `LONG_S` in the environment make it longer.
+Plain and streaming: the Python client on the RPC socket, coroutines and threads; google-genai on the gateway's port,
+coroutines and threads, with their pools of kept-alive connections; a bare HTTP client on the gateway's Unix socket; and
+leases that are held for up to six seconds.
 """
 
 from __future__ import annotations
