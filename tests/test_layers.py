@@ -42,21 +42,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "reload": frozenset({CLIENT, "base", "core"}) | SHELL,
     "configcheck": frozenset({CLIENT, "base", "accounts"}),
     "secrets_command": frozenset({CLIENT, "base", "accounts", "credentials"}),
-    "app": frozenset(
-        {
-            CLIENT,
-            "base",
-            "core",
-            "service",
-            "handover",
-            "launchd",
-            "dump",
-            "garbage",
-            "reload",
-            "login",
-            "transfer",
-        }
-    )
+    "app": frozenset({CLIENT, "base", "core", "service", "handover", "launchd", "dump", "garbage", "reload"})
+    | {"login", "transfer"}
     | SHELL
     | SURFACES,
     "__main__": frozenset({CLIENT, "base", "app", "configcheck", "demo", "secrets_command"}),
@@ -88,6 +75,8 @@ ADAPTED: dict[str, frozenset[str]] = {
     f"{ADAPTERS}.genai": frozenset({"google", "httpx"}),
     f"{ADAPTERS}.google_auth": frozenset({"google"}),
     f"{ADAPTERS}.httpx": frozenset({"httpx", "httpx2"}),
+    f"{ADAPTERS}.langchain": frozenset({"httpx", "langchain_google_genai"}),
+    f"{ADAPTERS}.litellm": frozenset({"httpx", "litellm"}),
 }
 
 # The core is given time, chance and everything else: it cannot even name where they come from.
