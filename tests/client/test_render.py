@@ -59,6 +59,8 @@ def test_columns_line_up_with_and_without_colours():
     assert rows[0].index("BACKEND") == rows[1].index("vertex") == rows[2].index("vertex")
     assert "  longer-name: gemini-pool login longer-name" in rows
     assert "fresh, 50 min" in plain
+    refused = account(token=wire.TokenInfo("expired", NOW + 3000, None, None, 0, 1, "401"))
+    assert "50 min" not in Renderer(now=NOW).accounts([refused])
 
 
 def test_a_cooling_account_shows_its_evidence():

@@ -362,9 +362,10 @@ def test_a_report_for_a_removed_account_is_taken() -> None:
 def test_editing_a_dead_account_tries_it_anew() -> None:
     """Whoever edits the entry of a dead account wants it tried again; an unrelated reload does not."""
     pool = pool_of(account("a"))
-    pool.refuse("a", AccountState.LOGIN_REQUIRED, NOW, reason="gone")
+    pool.refuse("a", AccountState.LOGIN_REQUIRED, NOW, reason="account a: gone")
     pool.configure([account("a")], NOW)
     assert pool.members["a"].state is AccountState.LOGIN_REQUIRED
+    assert refusal(pool).reason == "account a: gone"  # the account once, whoever wrote the reason
     pool.configure([account("a", priority=1)], NOW)
     assert pool.members["a"].state is AccountState.STARTING
 

@@ -138,6 +138,8 @@ def test_files_are_listed_over_all_accounts_and_deleted_where_they_are(site: Sit
     assert set(made) <= set(seen)
     assert len(seen) == len(set(seen))
     assert site.ask("GET", "/v1beta/files?pageSize=many")[0] == 400
+    status, value, _ = site.ask("GET", "/v1beta/files", x_gemini_pool_account="nobody")
+    assert (status, value["error"]["details"][0]["reason"]) == (404, "NOT_FOUND")
     for name, account in made.items():
         status, _, told = site.ask("DELETE", f"/v1beta/{name}")
         assert (status, told["x-gemini-pool-account"]) == (200, account)

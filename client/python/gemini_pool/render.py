@@ -304,7 +304,9 @@ class Renderer:
         return self.ink("good", "ready") if a.available else self.ink("warm", "cooling")
 
     def _token(self, t: wire.TokenInfo) -> str:
-        return f"{t.state}, {duration(t.expires_at - self.now)}" if t.expires_at is not None else t.state
+        if t.expires_at is None or t.state == "expired":  # one that Google refused has ended before its time
+            return t.state
+        return f"{t.state}, {duration(t.expires_at - self.now)}"
 
     def _cooldown(self, c: wire.CooldownInfo) -> str:
         evidence = "told by Google" if c.told else "guessed"

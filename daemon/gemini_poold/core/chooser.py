@@ -358,7 +358,8 @@ class Chooser:
         if held is None:
             text = "every account for this model is disabled, paused or was tried"
             return Refusal("overloaded", text, "gemini-pool status")
-        text = f"account {held.id}: {held.reason or held.state.value}"
+        whose = f"account {held.id}: "
+        text = whose + (held.reason or held.state.value).removeprefix(whose)
         return Refusal(ERROR_WORD[held.state], text, held.hint or "gemini-pool status", held.id)
 
     def _nobody(self, request: Request) -> Refusal:

@@ -221,8 +221,9 @@ def _size(text: str) -> int:
 async def _page(
     exchange: Exchange, forwarder: Forwarder, account: str, query: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What one account lists; None when it cannot say now."""
+    """What one account lists; None when it cannot say now, unless it is the one that was asked for."""
     probe = _call(exchange)
+    asked_for = probe.request.pin
     probe.request = probe.request._replace(pin=account)
     probe.wait_until = exchange.services.clock.now()
     try:
@@ -233,6 +234,8 @@ async def _page(
         finally:
             await answer.aclose()
     except PoolError:
+        if asked_for:
+            raise
         return None
     return value if isinstance(value, dict) else None
 
