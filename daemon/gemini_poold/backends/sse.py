@@ -135,7 +135,8 @@ def _all(block: bytes, mark: bytes) -> Iterator[int]:
 
 
 def _around(block: bytes, place: int) -> tuple[int, int]:
-    lf, crlf = block.rfind(b"\n\n", 0, place), block.rfind(b"\n\r\n", 0, place)
+    crlf = block.rfind(b"\n\r\n", 0, place)
+    lf = block.rfind(b"\n\n", max(crlf, 0), place)  # one further back would not count
     begin = max(lf + 2 if lf >= 0 else 0, crlf + 3 if crlf >= 0 else 0)
     blank = _BLANK_LINE.search(block, place)
     return begin, len(block) if blank is None else blank.end()
@@ -147,8 +148,10 @@ def count(block: bytes) -> int:
     That dress is Google's and the only one that every client reads; anything else is to be written anew (`event`).
     A raw line break cannot stand inside JSON.
     """
-    events = block.startswith(b"data: ") + block.count(b"\n\ndata: ") + block.count(b"\n\r\ndata: ")
-    return events if block.count(b"\n") == 2 * events else 0
+    events, lines = block.startswith(b"data: ") + block.count(b"\n\r\ndata: "), block.count(b"\n")
+    if lines != 2 * events:
+        events += block.count(b"\n\ndata: ")
+    return events if lines == 2 * events else 0
 
 
 def event(payload: bytes) -> bytes:
