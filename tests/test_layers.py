@@ -16,7 +16,19 @@ PACKAGES = {"gemini_pool": ROOT / "client/python", "gemini_poold": ROOT / "daemo
 
 CLIENT = "client"
 BASE = frozenset(
-    {"accepting", "errors", "clock", "files", "config", "transport", "http1", "proxies", "log", "tomlfile"}
+    {
+        "accepting",
+        "errors",
+        "clock",
+        "files",
+        "config",
+        "transport",
+        "http1",
+        "proxies",
+        "log",
+        "spool",
+        "tomlfile",
+    }
 )
 SIDE = frozenset({"credentials", "backends", "accounts", "store"})
 SURFACES = frozenset({"ipc", "gateway"})

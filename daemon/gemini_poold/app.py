@@ -40,7 +40,7 @@ from .credentials.base import Context
 from .credentials.sealer import Sealer
 from .credentials.secret_ref import Source, sealing_key
 from .errors import ConfigInvalid, FileRefused, PoolError, StateUnusable
-from .gateway import keys
+from .gateway import keys, spooling
 from .gateway.app import Gateway
 from .gateway.auth import LocalKeys
 from .gateway.models import Catalogue, developer_api_list
@@ -338,6 +338,7 @@ class Daemon:
                 clock=self._clock,
             ),
             tracing=self._tracing,
+            spool=spooling.folder_in(self._where.state_dir),
             clock=self._clock,
             settings=Settings.of(self._config),
             keys=local_keys,

@@ -17,6 +17,10 @@ class Answering:
     dressed: ClassVar[bool] = False
     own: ClassVar[tuple[Callable[[GoogleError], Outcome | None], ...]] = ()
 
+    def takes_raw(self, surface: str, method: str) -> bool:
+        del surface, method
+        return False
+
     def event(self, surface: str, data: bytes) -> bytes:
         if self.transparent(surface):
             return data

@@ -52,6 +52,9 @@ class Backend(Protocol):
     ) -> bytes:
         """A body of `surface`'s dialect in this backend's. Raises PoolError `bad_request` for what cannot be carried."""
 
+    def takes_raw(self, surface: str, method: str) -> bool:
+        """Whether `request` gives such a body back as it came, so that it need not be in the memory."""
+
     def response(self, surface: str, method: str, body: bytes) -> bytes:
         """This backend's whole answer in `surface`'s dialect."""
 

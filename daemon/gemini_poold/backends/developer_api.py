@@ -54,6 +54,9 @@ class DeveloperApi(Answering):
             return _count(surface, model, body)
         return _embed(method, model, body)
 
+    def takes_raw(self, surface: str, method: str) -> bool:
+        return surface == "gl" and method in GENERATE
+
     def response(self, surface: str, method: str, body: bytes) -> bytes:
         return translate.wrapped(body) if surface == "ca" and method in GENERATE else body
 

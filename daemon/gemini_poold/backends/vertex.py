@@ -78,6 +78,9 @@ class Vertex(Answering):
         translate.cleaned(parts, roles=True)
         return translate.join(parts)
 
+    def takes_raw(self, surface: str, method: str) -> bool:
+        return surface == "vx" and (method in GENERATE or method == "countTokens")
+
     def response(self, surface: str, method: str, body: bytes) -> bytes:
         if method == "embedContent":
             return _embedding(body)

@@ -210,7 +210,7 @@ class Gateway:
             return await _told(exchange, PoolError("internal", "gemini-pool failed inside", hint=_LOG_HINT))
         finally:
             services.meter.in_flight -= 1
-            services.meter.held_bytes -= exchange.held
+            exchange.give_back()
             del self._handling[task]
             _finish(exchange)
 

@@ -21,10 +21,11 @@ from gemini_pool.errors import PoolError
 from ..backends.base import GENERATE
 from ..core.model import Data, Request, Usage
 from ..runtime.dispatch import Call
-from . import beginning, bound, onward, thinking
+from . import beginning, bound, onward, spooling, thinking
 from .auth import LocalClient
 from .errors import Shape
 from .services import Services
+from .spooling import LargeBody
 from .tracing import RequestTrace
 
 # The only headers of a client's that reach Google.
@@ -70,6 +71,7 @@ class Exchange:
         "finish",
         "first_byte_s",
         "held",
+        "large",
         "model",
         "name",
         "origin",
@@ -77,6 +79,7 @@ class Exchange:
         "request",
         "services",
         "shape",
+        "spooled_bytes",
         "started_at",
         "status",
         "target",
@@ -101,6 +104,8 @@ class Exchange:
         self.wait_s = 0.0
         self.first_byte_s: float | None = None  # since the request began
         self.held = 0  # bytes of room taken for the body
+        self.large: LargeBody | None = None  # a body that went to the disk
+        self.spooled_bytes = 0  # of it
         self.bytes_in = 0
         self.bytes_out = 0
         self.status = 0
@@ -118,17 +123,22 @@ class Exchange:
         if (call := self.call_made) is not None:
             self.attempts, self.wait_s = call.attempts, call.wait_s
 
-    async def read_body(self) -> bytes:
-        """The whole body, or `body_too_large`: before a byte of it is read where the length is told."""
-        limit = self.services.settings.body_limit
+    async def read_body(self, *, may_spool: bool = False) -> bytes:
+        """The whole body, or `body_too_large`: before a byte of it is read where the length is told.
+
+        `may_spool`: a large one may go to the disk; then it is `large`, and nothing comes back.
+        """
+        settings = self.services.settings
+        limit = settings.body_limit
         request = self.request
         length = request.content_length
         if length is not None and length > limit:
             raise _too_large(limit)
-        if length:
-            self._hold(length)
-        headers = request.headers
+        folder = self.services.spool if may_spool else None
         encoded = self.encoded
+        if length and (folder is None or length <= settings.spool_above):
+            self.hold(length)
+        headers = request.headers
         if (
             "Expect" in headers
             and headers["Expect"].lower() == "100-continue"
@@ -136,6 +146,9 @@ class Exchange:
         ):
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         content = request.content
+        if folder is not None and length is not None and length > settings.spool_above:
+            await spooling.read(self, folder, ())
+            return b""
         if length is not None and not encoded:
             body = await content.read(-1)
             self.bytes_in = len(body)
@@ -143,12 +156,37 @@ class Exchange:
         # Of unknown length, or compressed: it may grow while it is read.
         chunks: list[bytes] = []
         async for chunk in content.iter_any():
-            self.bytes_in += len(chunk)
-            if self.bytes_in > limit:
-                raise _too_large(limit)
-            self._hold(self.bytes_in - self.held)
+            self.count_in(len(chunk))
+            if folder is not None and self.bytes_in > settings.spool_above:
+                await spooling.read(self, folder, [*chunks, chunk])
+                return b""
+            self.hold(self.bytes_in - self.held)
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def count_in(self, size: int) -> None:
+        """So many bytes more came. Raises `body_too_large`."""
+        self.bytes_in += size
+        if self.bytes_in > self.services.settings.body_limit:
+            raise _too_large(self.services.settings.body_limit)
+
+    async def in_memory(self) -> bytes:
+        """A body that went to the disk, whole, because somebody has to decode it. Raises `overloaded`."""
+        large, self.large = self.large, None
+        assert large is not None
+        try:
+            return await large.whole()
+        finally:
+            large.close()
+
+    def give_back(self) -> None:
+        """The room of the body, in the memory and on the disk, is free again."""
+        meter = self.services.meter
+        meter.held_bytes -= self.held
+        if self.spooled_bytes:
+            meter.spooled_bytes -= self.spooled_bytes
+        if self.large is not None:
+            self.large.close()
 
     @property
     def encoded(self) -> bool:
@@ -165,9 +203,9 @@ class Exchange:
             raise PoolError("bad_request", f"the body's Content-Encoding is none of {known}, identity")
         return True
 
-    def _hold(self, more: int) -> None:
+    def hold(self, more: int) -> None:
         """Make room for a body before it is read: it is kept whole until its answer begins, so that it can be repeated.
-        `overloaded` when too much is held already; `app.py` gives the room free at the end."""
+        `overloaded` when too much is held already; `give_back` ends it."""
         if more <= 0:
             return
         meter = self.services.meter
@@ -187,10 +225,18 @@ class Exchange:
             raise PoolError("bad_request", f"{name[:100]!r} is no model name")
         headers = self.request.headers
         passed = onward.headers(headers, PASSED_ON)
-        if settings.thinking and method in GENERATE:
+        if settings.thinking and method in GENERATE and self.large is None:
             surface = self.target.surface
             body = thinking.with_default(body, name, settings.thinking, surface=surface)
         return self.call_for(method, name, body, names=set(), headers=passed, session=session)
+
+    def wants_thinking(self, large: LargeBody) -> bool:
+        """Whether a body on the disk has to be decoded, because a default of ours belongs into it."""
+        defaults, target = self.services.settings.thinking, self.target
+        if not defaults or target.method not in GENERATE or large.thinks:
+            return False
+        name = target.model.removeprefix("models/")
+        return bool(thinking.default_of(self.services.settings.aliases.get(name, name), defaults))
 
     def call_for(
         self,
@@ -215,6 +261,7 @@ class Exchange:
             headers = trace.passed_on(headers)
         given = self.request.headers
         wait_s = _wait_s(given, services.settings.max_wait_s)
+        large = self.large
         self.call_made = Call(
             surface=self.target.surface,
             method=method,
@@ -224,8 +271,8 @@ class Exchange:
                 id=self.name,
                 model=model,
                 method=method,
-                session=_session(given, client.name, session, body),
-                pin=self._pin(body, names),
+                session=_session(given, client.name, session, body if large is None else large),
+                pin=self._pin(bound.named_in(body) if large is None else large.names, names),
                 allow_paid=_flag(given, "x-gemini-pool-allow-paid"),
                 data=_data(given),
                 batch=_is_batch(given),
@@ -234,15 +281,16 @@ class Exchange:
             owner=f"gateway:{client.name}",
             version=self.target.version,
             headers=headers,
+            spooled=large,
             trace=trace,
         )
         return self.call_made
 
-    def _pin(self, body: bytes, names: set[str]) -> str:
+    def _pin(self, found: set[str], names: set[str]) -> str:
         """The one account that may serve this: it has what the request names, or the client says so. Else empty."""
         said = self.request.headers.get("x-gemini-pool-account", "")
         forwarder = self.services.forwarder
-        if forwarder is None or not (names := names | bound.named_in(body)):
+        if forwarder is None or not (names := names | found):
             return said
         owners = {name: owner for name in sorted(names) if (owner := forwarder.account_of(name))}
         if not owners:
@@ -281,7 +329,7 @@ def _seconds(text: str) -> float | None:
     return value if isfinite(value) and value >= 0 else None
 
 
-def _session(headers: Mapping[str, str], client: str, found: str, body: bytes) -> str:
+def _session(headers: Mapping[str, str], client: str, found: str, body: bytes | LargeBody) -> str:
     """The user's own word, else what the client calls its conversation, else how that begins. Kept apart from other
     clients' names."""
     if session := headers.get("x-gemini-pool-session"):
@@ -289,7 +337,8 @@ def _session(headers: Mapping[str, str], client: str, found: str, body: bytes) -
     if not found:
         found = next((value for name in SESSION_HEADERS if (value := headers.get(name))), "")
     if not found:
-        parts = (headers.get(INSTALLATION, ""), beginning.key_of(body))
+        key = beginning.key_of(body) if isinstance(body, bytes) else body.key
+        parts = (headers.get(INSTALLATION, ""), key)
         found = "-".join(part for part in parts if part)
     return f"{client}:{_short(found)}" if found else ""
 

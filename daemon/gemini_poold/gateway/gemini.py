@@ -25,15 +25,20 @@ _PAGE, _MAX_PAGE = 50, 1000
 
 async def unary(exchange: Exchange) -> web.StreamResponse:
     """generateContent and everything else that answers once."""
-    target = exchange.target
-    body = await exchange.read_body()
-    return await relay.unary(exchange, exchange.call(target.method, target.model, body))
+    return await relay.unary(exchange, await _call(exchange))
 
 
 async def stream(exchange: Exchange) -> web.StreamResponse:
+    return await relay.stream(exchange, await _call(exchange))
+
+
+async def _call(exchange: Exchange) -> Call:
+    """The call for a body that goes on as it came, from the disk where it is large."""
     target = exchange.target
-    body = await exchange.read_body()
-    return await relay.stream(exchange, exchange.call(target.method, target.model, body))
+    body = await exchange.read_body(may_spool=True)
+    if exchange.large is not None and exchange.wants_thinking(exchange.large):
+        body = await exchange.in_memory()
+    return exchange.call(target.method, target.model, body)
 
 
 async def naming(exchange: Exchange) -> web.StreamResponse:

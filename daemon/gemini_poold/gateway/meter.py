@@ -39,6 +39,7 @@ class Meter:
     def __init__(self) -> None:
         self.in_flight = 0
         self.held_bytes = 0  # of bodies, kept until their request ends
+        self.spooled_bytes = 0  # the same, on the disk
         self._requests: Counter[tuple[str, str]] = Counter()
         self._seconds = Histogram("gateway_seconds", "Time of a request, generation included")
         self._first_byte = Histogram(
@@ -67,6 +68,9 @@ class Meter:
     def lines(self) -> Iterator[str]:
         yield from family("gateway_in_flight", "gauge", "HTTP requests being served", [("", self.in_flight)])
         yield from family("gateway_held_bytes", "gauge", "Bodies kept for repeating", [("", self.held_bytes)])
+        yield from family(
+            "gateway_spooled_bytes", "gauge", "The same on the disk", [("", self.spooled_bytes)]
+        )
         yield from family(
             "gateway_requests_total",
             "counter",

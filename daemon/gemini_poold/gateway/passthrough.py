@@ -49,8 +49,9 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
     """One request about something that is kept."""
     request = exchange.request
     onward.path(request.path)  # before anything is made of it
-    body = await exchange.read_body() if request.body_exists else b""
     rest = rest_of(request.path)
+    raw = not _is_vertex(exchange) and rest[0].partition(":")[0] not in _MODEL_OF  # nobody decodes it
+    body = await exchange.read_body(may_spool=raw) if request.body_exists else b""
     name = bound.of_vertex_path(rest) if _is_vertex(exchange) else bound.of_path(rest)
     if request.method == "GET" and not name and len(rest) == 1:
         return await _list(exchange, rest[0])

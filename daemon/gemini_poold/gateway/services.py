@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from gemini_pool import wire
@@ -23,9 +24,10 @@ from .signatures import Signatures
 from .tracing import Tracing
 
 BODY_LIMIT = 110 * 1024 * 1024  # Google's own inline limit is 100 MB
-HELD_LIMIT = (
-    512 * 1024 * 1024
-)  # of all bodies together: beyond it requests are shed, and the machine is left in peace
+# Of all bodies in the memory together: beyond it requests are shed, and the machine is left in peace.
+HELD_LIMIT = 512 * 1024 * 1024
+SPOOL_ABOVE = 4 * 1024 * 1024  # larger bodies go to the disk, where nobody has to decode them
+SPOOL_LIMIT = 8 * 1024 * 1024 * 1024  # of all bodies on the disk together
 
 
 class Streaming(Protocol):
@@ -68,6 +70,8 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     body_limit: int = BODY_LIMIT
     held_limit: int = HELD_LIMIT
+    spool_above: int = SPOOL_ABOVE
+    spool_limit: int = SPOOL_LIMIT
     metadata_account: str = ""
     thinking: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -102,3 +106,4 @@ class Services:
     lender: Lender | None = None
     tracing: Tracing | None = None  # off, as it nearly always is
     forwarder: Forwarder | None = None  # for what is no method of a model; None: none of that is served
+    spool: Path | None = None  # the folder for large bodies; None: they stay in the memory

@@ -16,12 +16,22 @@ _SAID = (b"hinkingConfig", b"hinking_config")
 _CONFIG = ("generationConfig", "generation_config")
 
 
+def says(body: bytes) -> bool:
+    """Whether a body, or a part of one, speaks of thinking itself."""
+    return any(mark in body for mark in _SAID)
+
+
+def default_of(model: str, defaults: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The default for `model`; empty when there is none."""
+    return next((config for glob, config in defaults.items() if fnmatchcase(model, glob)), {})
+
+
 def with_default(
     body: bytes, model: str, defaults: Mapping[str, Mapping[str, Any]], *, surface: str
 ) -> bytes:
     """`body` with the default for `model` in it; untouched when there is none or the request has its own."""
-    found = next((config for glob, config in defaults.items() if fnmatchcase(model, glob)), None)
-    if not found or any(mark in body for mark in _SAID):
+    found = default_of(model, defaults)
+    if not found or says(body):
         return body
     try:
         parts = translate.fields(body)

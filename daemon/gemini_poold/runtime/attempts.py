@@ -20,6 +20,7 @@ from ..errors import PoolError
 from ..log import BODIES, tell_body
 from .broker import Broker
 from .keeping import LeaseKeeper
+from .spooled import Spooled
 
 log = logging.getLogger("gemini_pool.dispatch")
 
@@ -46,7 +47,7 @@ class Call:
     these are. `version`: of the client's URL. `headers`: of the client's, to be sent on; never credentials.
 
     `attempts` and `wait_s` (for an account) are kept up to date while the call runs, so that an error's answer has them.
-    `trace`: nearly always None.
+    `trace`: nearly always None. `spooled`: the body, where it is on the disk; `body` is empty then.
     """
 
     surface: str
@@ -58,6 +59,7 @@ class Call:
     owner: str = ""
     version: str = "v1beta"
     headers: Mapping[str, str] = field(default_factory=dict)
+    spooled: Spooled | None = None
     attempts: int = 0
     wait_s: float = 0.0
     trace: Trace | None = None

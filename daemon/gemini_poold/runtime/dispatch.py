@@ -16,12 +16,13 @@ from ..config import Gateway
 from ..core import model as core
 from ..core.model import Kind, Outcome, Scope
 from ..errors import PoolError, UpstreamFailure
-from ..transport import Response, Transport
+from ..transport import Body, Response, Transport
 from .attempts import Answer, Attempts, Call, ClientFault, broken
 from .broker import Broker
 from .keeping import LeaseKeeper
 from .origins import Origins
 from .relay import Stream
+from .spooled import Spooled
 from .tokens import Need
 
 __all__ = ["Answer", "Call", "ClientFault", "Dispatcher", "Stream", "Tokens"]
@@ -122,8 +123,12 @@ class Dispatcher:
             if run.lease is None:
                 await run.acquire(self._backends)
             project = self._broker.pool.project_of(run.account.id)
+            body: bytes | Spooled
             try:
-                url, body = self._written(run, project)
+                if run.call.spooled is None:
+                    url, body = self._written(run, project)
+                else:
+                    url, body = await self._from_disk(run, run.call.spooled, project)
             except PoolError as error:
                 run.cannot_carry(error)
                 continue
@@ -142,20 +147,40 @@ class Dispatcher:
             body = translate.cleaned_body(backend.form, body) or body
         return url, body
 
-    async def _send(self, run: Attempts, url: str, body: bytes, project: str) -> Response | None:
+    async def _from_disk(self, run: Attempts, spooled: Spooled, project: str) -> tuple[str, bytes | Spooled]:
+        """The same for a body on the disk: it stays there where the backend takes it as it came."""
+        call, backend = run.call, run.backend
+        if (
+            not backend.takes_raw(call.surface, call.method)
+            or run.cleaned
+            or self.origins.made_elsewhere(spooled.signatures, run.account.id)
+        ):
+            call.body = await spooled.whole()
+            return self._written(run, project)
+        return backend.url(
+            run.account, call.model, call.method, project=project, version=call.version
+        ), spooled
+
+    async def _send(self, run: Attempts, url: str, body: bytes | Spooled, project: str) -> Response | None:
         """Send with the lease that is held. None: refused, and another attempt is worth it."""
         headers = await self._headers(run, project)
         if headers is None:
             return None
+        data: Body
+        if isinstance(body, bytes):
+            data = body
+            run.tell_body("sent", body)
+        else:
+            data = body.chunks()
+            headers["Content-Length"] = str(body.size)
         limits = self.limits
         run.sending(url)
-        run.tell_body("sent", body)
         try:
             response = await self._transport.open(
                 "POST",
                 url,
                 headers=headers,
-                body=body,
+                body=data,
                 connect_timeout_s=limits.connect_timeout_s,
                 first_byte_timeout_s=limits.first_byte_timeout_s,
                 silence_timeout_s=limits.silence_timeout_s,
@@ -164,7 +189,11 @@ class Dispatcher:
             if 200 <= response.status < 300:
                 run.first_byte()
                 return response
-            await self._refused(run, response)
+            try:
+                await self._refused(run, response)
+            finally:
+                if data is not body:
+                    response.close()  # what is left of it need not go out
         except UpstreamFailure as failure:
             run.fail(run.backend.classify_failure(failure))
         return None

@@ -205,7 +205,9 @@ class Forwarder:
         except PoolError as error:
             run.cannot_carry(error)
             return None
-        if isinstance(body, bytes):
+        if (spooled := run.call.spooled) is not None:
+            body, headers["Content-Length"] = spooled.chunks(), str(spooled.size)
+        elif isinstance(body, bytes):
             body = backend.placed(body, run.account, project)
         run.sending(url)
         try:
@@ -218,7 +220,11 @@ class Forwarder:
             if response.status < 400:
                 run.first_byte()
                 return Forwarded(run, response, response.status, response.headers)
-            await self._refused(run, response, whole=whole)
+            try:
+                await self._refused(run, response, whole=whole)
+            finally:
+                if spooled is not None:
+                    response.close()  # what is left of it need not go out
         except UpstreamFailure as failure:
             outcome = backend.classify_failure(failure)
             # What may have been taken is not sent again, unless asking twice does no harm.

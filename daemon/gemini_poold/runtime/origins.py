@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from ..backends.translate import SENTINEL
 
@@ -34,7 +35,7 @@ class Origins:
         """An answer, or whole events of one, that the account gave."""
         if b"houghtSignature" not in block:
             return
-        for digest in _digests(block):
+        for digest in digests(block):
             self._made_by[digest] = account_id
             self._made_by.move_to_end(digest)
         while len(self._made_by) > self._most:
@@ -44,10 +45,15 @@ class Origins:
         """Whether a request has a signature that another account is known to have made."""
         if not self._made_by or not any(mark in body for mark in _MARKS):
             return False
-        return any(self._made_by.get(digest, account_id) != account_id for digest in _digests(body))
+        return self.made_elsewhere(digests(body), account_id)
+
+    def made_elsewhere(self, found: Iterable[bytes], account_id: str) -> bool:
+        """The same of signatures that were found before, by digest."""
+        return any(self._made_by.get(digest, account_id) != account_id for digest in found)
 
 
-def _digests(text: bytes) -> list[bytes]:
+def digests(text: bytes) -> list[bytes]:
+    """Of each signature in a body or an answer."""
     return [_digest(found) for found in _SIGNATURE.findall(text) if found != _SENTINEL]
 
 

@@ -48,7 +48,8 @@ class Stream:
         self._translates = not run.backend.transparent(run.call.surface)
         self._first = b""
         self._last = b""
-        wanted = candidates.asked(run.call.body)
+        spooled = run.call.spooled
+        wanted = candidates.asked(run.call.body) if spooled is None else spooled.candidates
         self._several = candidates.Candidates(wanted) if wanted > 1 else None
         self._relaying: AsyncGenerator[bytes, None] | None = None
         self._reading: AsyncGenerator[bytes, None] | None = None
