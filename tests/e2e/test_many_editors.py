@@ -6,6 +6,7 @@ Each editor is a process of its own with a connection and an open lease. What th
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,11 +60,16 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
 
 
 def resources(daemon: DaemonProcess) -> dict[str, int]:
-    """File descriptors, threads and resident KiB of the daemon."""
+    """File descriptors, tasks, threads and resident KiB of the daemon."""
     proc = Path(f"/proc/{daemon.process.pid}")
+    seen = daemon.log.count("tasks: ")
+    daemon.process.send_signal(signal.SIGUSR1)  # it tells what it is busy with
+    within(5.0, lambda: daemon.log.count("tasks: ") > seen)
+    tasks = int(re.findall(r"tasks: (\d+)", daemon.log)[-1])
     status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
     return {
         "fds": len(os.listdir(proc / "fd")),
+        "tasks": tasks,
         "threads": int(status["Threads"]),
         "rss_kib": int(status["VmRSS"].split()[0]),
     }
@@ -109,6 +115,7 @@ def test_two_hundred_editors(daemon):
         after = resources(daemon)
     print(f"\nbefore  {before}\nfull    {full}\nafter   {after}\nfreed {KILLED} leases in {took:.3f} s")
     assert after["fds"] <= before["fds"] + 2
+    assert after["tasks"] <= before["tasks"]
     assert after["threads"] <= before["threads"] + 2
     assert full["fds"] >= before["fds"] + EDITORS
     assert after["rss_kib"] <= full["rss_kib"] + 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -38,16 +39,18 @@ def test_types(packages: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def unpacked(packages: Path, tmp_path: Path) -> Path:
-    """The extension out of its .vsix, with the stand-in for VS Code beside it."""
-    folder, vsix = tmp_path / "staged", tmp_path / "gemini-pool.vsix"
-    subprocess.run(["node", str(EXTENSION / "pack.js"), str(folder)], check=True, timeout=60)
-    flags = ["--no-dependencies", "--allow-missing-repository", "-o", str(vsix)]
+    """The extension out of its .vsix, which is built as its page says, with the stand-in for VS Code beside it."""
+    folder = tmp_path / "staged"
+    page = (EXTENSION / "README.md").read_text(encoding="utf-8")
+    build, install = re.findall(r"^```sh\n(.*?)^(code .*?)\n```$", page, re.M | re.S)[0]
+    build = build.replace("/tmp/gemini-pool-vscode", str(folder))
+    build = build.replace("npx @vscode/vsce@3", str(packages / ".bin" / "vsce"))
     made = subprocess.run(
-        [str(packages / ".bin" / "vsce"), "package", *flags],
-        cwd=folder, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        ["bash", "-e", "-c", build],
+        cwd=CLIENTS.parent, capture_output=True, text=True, timeout=180, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert made.returncode == 0, made.stdout + made.stderr
-    with zipfile.ZipFile(vsix) as archive:
+    with zipfile.ZipFile(folder / install.split()[-1]) as archive:
         archive.extractall(tmp_path / "vsix")
     extension = tmp_path / "vsix" / "extension"
     stub = extension / "node_modules" / "vscode"
