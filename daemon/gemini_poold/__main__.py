@@ -43,6 +43,7 @@ def _parser(argv: Sequence[str]) -> argparse.Namespace:
 
     secrets = verbs.add_parser("secrets", help="encrypt the secret files at rest, or take that back")
     secrets.add_argument("action", choices=("seal", "unseal", "recover", "status"))
+    secrets.add_argument("--json", action="store_true", help="print JSON (status)")
     secrets.set_defaults(call=_secrets)
 
     config = verbs.add_parser("config", help="show or check the configuration")
@@ -62,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
 def _secrets(args: argparse.Namespace) -> int:
     from . import secrets_command
 
-    return secrets_command.main(args.action)
+    return secrets_command.main(args.action, as_json=args.json)
 
 
 def _config(args: argparse.Namespace) -> int:

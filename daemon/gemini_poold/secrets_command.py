@@ -13,6 +13,8 @@ import secrets
 import sys
 from pathlib import Path
 
+import msgspec
+
 from gemini_pool.errors import PoolError
 from gemini_pool.paths import Places, places
 
@@ -36,8 +38,8 @@ say where the key is, in config.toml, for example
 """
 
 
-def main(action: str) -> int:
-    """Run one action for this user's places; its exit code. Raises PoolError."""
+def main(action: str, *, as_json: bool = False) -> int:
+    """Run one action for this user's places; its exit code. `as_json` is for `status`. Raises PoolError."""
     where = places()
     config = config_module.load(where.config_file)
     scope = scope_of(where, config)
@@ -49,7 +51,7 @@ def main(action: str) -> int:
         case "recover":
             report = recover(scope, _typed_recovery_key())
         case _:
-            return _status(scope, config)
+            return _status(scope, config, as_json=as_json)
     return _tell(report, action)
 
 
@@ -128,14 +130,24 @@ def _tell(report: Report, action: str) -> int:
     return 1 if report.failed else 0
 
 
-def _status(scope: Scope, config: Config) -> int:
-    key = config.secrets.seal.described if config.secrets.seal else "none"
-    begun = "yes" if read_index(scope.state_dir) is not None else "no"
-    print(f"key: {key}\nnew secrets are sealed: {begun}")
-    for path in scope.files():
-        try:
-            word = "sealed" if is_sealed(read_private(path, limit=MAX_FILE)) else "open"
-        except PoolError as error:
-            word = f"refused ({error.message})"
-        print(f"{word:7} {path}")
+def _status(scope: Scope, config: Config, *, as_json: bool) -> int:
+    key = config.secrets.seal.described if config.secrets.seal else ""
+    begun = read_index(scope.state_dir) is not None
+    words = [(path, *_word(path)) for path in scope.files()]
+    if as_json:
+        files = [{"path": str(path), "state": word, "reason": reason} for path, word, reason in words]
+        text = msgspec.json.encode({"key": key, "sealing": begun, "files": files})
+        print(msgspec.json.format(text).decode())
+        return 0
+    print(f"key: {key or 'none'}\nnew secrets are sealed: {'yes' if begun else 'no'}")
+    for path, word, reason in words:
+        print(f"{word + (f' ({reason})' if reason else ''):7} {path}")
     return 0
+
+
+def _word(path: Path) -> tuple[str, str]:
+    """Whether a file is sealed, open or refused, and why refused."""
+    try:
+        return ("sealed" if is_sealed(read_private(path, limit=MAX_FILE)) else "open"), ""
+    except PoolError as error:
+        return "refused", error.message

@@ -17,6 +17,10 @@ def test_where_the_log_is() -> None:
     """The journal's own words, launchd's file, or the truth that nobody keeps it."""
     journal = logs.command({}, lines=7, follow=True, manager="systemd")
     assert journal[0] == "journalctl" and "gemini-pool.service" in journal and "--follow" in journal
+    fields = logs.command({}, lines=7, follow=False, manager="systemd", as_json=True)
+    assert fields[-2:] == ["--output", "json"]
+    with pytest.raises(PoolError, match="lines of text"):
+        logs.command({"HOME": "/Users/me"}, lines=7, follow=False, manager="launchd", as_json=True)
     agent = logs.command({"HOME": "/Users/me"}, lines=7, follow=False, manager="launchd")
     assert agent == ["tail", "-n", "7", "/Users/me/Library/Logs/gemini-pool.log"]
     with pytest.raises(PoolError, match="nobody keeps"):

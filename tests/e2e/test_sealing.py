@@ -59,6 +59,10 @@ def test_a_life_with_sealed_secrets(tmp_path):
         with daemon.pool() as pool:
             assert pool.generate("gemini-2.5-flash", "hi", wait_s=10)
         assert fake.record.count("token") == calls  # the sealed access token was still good
+        told = json.loads(daemon.command("secrets", "status", "--json").stdout)
+        assert told["sealing"] is True
+        sealed_files = [file["path"] for file in told["files"] if file["state"] == "sealed"]
+        assert str(daemon.state_dir / "secrets" / "user.json") in sealed_files
         status = daemon.command("secrets", "status")
         assert "key: command printf" in status.stdout
         assert "sealed" in status.stdout

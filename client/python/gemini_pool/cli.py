@@ -237,7 +237,7 @@ def _add_looking_after(verb: Callable[..., argparse.ArgumentParser]) -> None:
     doctor.add_argument(
         "--bundle", metavar="FILE", default="", help="write a support archive without secrets"
     )
-    logs = verb("logs", "the daemon's log")
+    logs = verb("logs", "the daemon's log", data=True)
     logs.add_argument("-f", "--follow", action="store_true", help="and what comes")
     logs.add_argument("-n", "--lines", metavar="COUNT", type=int, default=100, help="so many (default: 100)")
     levels = ("debug", "info", "warning", "error")

@@ -12,8 +12,10 @@ from gemini_pool.errors import PoolError
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def command(environ: Mapping[str, str], *, lines: int, follow: bool, manager: str = "") -> list[str]:
-    """The words that show the log. Raises `PoolError` where nobody keeps one."""
+def command(
+    environ: Mapping[str, str], *, lines: int, follow: bool, manager: str = "", as_json: bool = False
+) -> list[str]:
+    """The words that show the log. Raises `PoolError` where nobody keeps one, or not with its fields."""
     found = service.pick(manager, environ)
     if found.name == "systemd":
         # For a root's manager the journal knows the unit by another field.
@@ -22,7 +24,10 @@ def command(environ: Mapping[str, str], *, lines: int, follow: bool, manager: st
             if os.geteuid() == 0
             else ["--user", "--unit", service_files.SERVICE]
         )
-        return ["journalctl", *unit, "--lines", str(lines), "--no-pager", *(["--follow"] if follow else [])]
+        more = [*(["--follow"] if follow else []), *(["--output", "json"] if as_json else [])]
+        return ["journalctl", *unit, "--lines", str(lines), "--no-pager", *more]
+    if found.name == "launchd" and as_json:
+        raise PoolError("bad_request", "launchd keeps lines of text; JSON is for systemd's journal")
     if found.name == "launchd":
         return ["tail", "-n", str(lines), *(["-F"] if follow else []), str(service_files.log_file(environ))]
     raise PoolError(
@@ -51,7 +56,9 @@ def main(options: argparse.Namespace) -> int:
             pool.call("daemon/logLevel", {"level": options.level})
         print(f"the daemon logs from {options.level} upwards, until it is reloaded or restarted")
         return 0
-    words = command(os.environ, lines=options.lines, follow=options.follow, manager=options.manager)
+    words = command(
+        os.environ, lines=options.lines, follow=options.follow, manager=options.manager, as_json=options.json
+    )
     try:
         os.execvp(words[0], words)  # noqa: S606
     except OSError as error:
