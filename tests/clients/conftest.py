@@ -30,6 +30,9 @@ CONFIG = f"""
 [gateway]
 listen = "127.0.0.1:0"
 allowed_hosts = ["{GOOGLE}"]
+
+[models]
+aliases = {{ "gemini-3-flash" = "gemini-3-flash-preview" }}  # gemini-cli's own name for it, as a Code Assist user
 """
 WORK = """
 [[account]]
@@ -100,15 +103,15 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def staged(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[Stage]:
-    """The same with more variables in the daemon's environment."""
+def staged(folder: Path, *, env: Mapping[str, str] | None = None, config: str = CONFIG) -> Iterator[Stage]:
+    """The same with more variables in the daemon's environment, or another configuration."""
     world = World()
     world.add_api_key("hot")
     world.add_api_key("cool")
     alice = world.add_user("alice", projects=["alice-project"])
     accounts = api_key_account("hot", priority=10) + api_key_account("cool") + WORK
     with fake_google(world) as google:
-        daemon = DaemonProcess(folder / "pool", fake=google, accounts=accounts, config=CONFIG, env=env)
+        daemon = DaemonProcess(folder / "pool", fake=google, accounts=accounts, config=config, env=env)
         daemon.write_secret("work.json", json.dumps(world.authorized_user(alice, world.add_client())))
         with daemon:
             running = Stage(daemon, google)

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.clients.conftest import MODEL, Stage, assert_noticed, run_client
+from tests.clients.conftest import CONFIG, MODEL, Stage, assert_noticed, run_client, staged
+
+from gemini_poold.fake import Fault, Match
 
 MODES = {"api-key": "gemini-api-key", "code-assist": "", "vertex": "vertex-ai"}
 
@@ -21,13 +23,15 @@ class Cli:
         self._settings = home / ".gemini" / "settings.json"
         self._settings.parent.mkdir(parents=True)
 
-    def ask(self, prompt: str, env: dict[str, str], mode: str = "") -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, prompt: str, env: dict[str, str], mode: str = "", *options: str
+    ) -> subprocess.CompletedProcess[str]:
         """`mode`: what the user chose in its settings."""
         if selected := MODES.get(mode):
             chosen = {"security": {"auth": {"selectedType": selected}}}
             self._settings.write_text(json.dumps(chosen), encoding="utf-8")
         # Its router and title calls, which want answers in JSON, stay away when the model is named.
-        command = [self._command, "-m", MODEL, "-p", prompt]
+        command = [self._command, *(options or ("-m", MODEL)), "-p", prompt]
         return run_client(command, self.home, {"GEMINI_CLI_TRUST_WORKSPACE": "true", **env})
 
 
@@ -60,6 +64,56 @@ def test_prompt(stage: Stage, cli: Cli, mode: str) -> None:
     (sent,) = stage.google.record.find("stream", status=200)
     assert "x-gemini-api-privileged-user-id" not in sent.headers
     assert stage.daemon.key not in str(sent.headers)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stream(stage: Stage, cli: Cli, mode: str) -> None:
+    """Each piece of the answer as it comes, and the end of it, in gemini-cli's own stream of events."""
+    done = cli.ask("what is up", settings(stage, mode), mode, "-m", MODEL, "-o", "stream-json")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    pieces = [each["content"] for each in events if each["type"] == "message" and each["role"] == "assistant"]
+    assert len(pieces) > 1
+    assert f"{MODEL} — you said:" in "".join(pieces)
+    assert (events[-1]["type"], events[-1]["status"]) == ("result", "success")
+    stage.assert_rotated("hot")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_model_named(stage: Stage, cli: Cli, mode: str) -> None:
+    """gemini-cli first asks another model, whole and in JSON, which one to take; then the answer comes from that."""
+    part = {
+        "text": json.dumps(
+            {
+                "reasoning": "short",
+                "complexity_reasoning": "x",
+                "complexity_score": 5,
+                "model_choice": "flash",
+            }
+        )
+    }
+    chosen = {"candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}]}
+    asked = Match(kind="generate", credential="cool")
+    rule = stage.google.faults.add(Fault.status(200, body=chosen), when=asked, times=None)
+    done = cli.ask("what is up", settings(stage, mode), mode, "-o", "text")
+    assert done.returncode == 0, done.stderr
+    assert "you said:" in done.stdout
+    assert rule.hits == 1
+    stage.assert_rotated("hot")
+
+
+def test_machine_credentials(tmp_path: Path, cli: Cli) -> None:
+    """A Code Assist user without any login: the token is the metadata server's, and opens the gateway."""
+    config = CONFIG.replace("[gateway]", '[gateway]\nmetadata_account = "work"')
+    with staged(tmp_path, config=config) as stage:
+        env = stage.settings("metadata")
+        env |= {
+            "GEMINI_CLI_USE_COMPUTE_ADC": "true",
+            "GOOGLE_GENAI_USE_GCA": "true",
+            "CODE_ASSIST_ENDPOINT": stage.url,
+        }
+        assert_answered(cli.ask("what is up", env), "cool")
+        stage.assert_rotated("hot")
 
 
 @pytest.mark.parametrize("mode", MODES)
