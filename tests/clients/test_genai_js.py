@@ -48,18 +48,20 @@ def test_prompt(stage: Stage, program: Program, settings: str) -> None:
     stage.assert_rotated("hot")
 
 
-def test_tool_call(stage: Stage, program: Program) -> None:
+@pytest.mark.parametrize("settings", ["genai", "vertex"])
+def test_tool_call(stage: Stage, program: Program, settings: str) -> None:
     """A chat with a function: the call, its result, the answer."""
-    outcome = program("tool")
+    outcome = program("tool", settings)
     assert outcome["call"] == "weather"
     assert outcome["text"].endswith("you said: hello")
     stage.assert_rotated("hot")
 
 
-def test_cut_stream(stage: Stage, program: Program) -> None:
+@pytest.mark.parametrize("settings", ["genai", "vertex"])
+def test_cut_stream(stage: Stage, program: Program, settings: str) -> None:
     """A stream that Google breaks off is an error after its first chunks."""
     rule = stage.cut(times=None)
-    streamed = program("stream")
+    streamed = program("stream", settings)
     assert rule.hits == 1
     assert streamed["chunks"] >= 1
     assert streamed["error"]

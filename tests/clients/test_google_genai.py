@@ -112,17 +112,38 @@ def test_count_and_models(stage: Stage, client: Any) -> None:
     assert client.models.get(model=MODEL).name == f"models/{MODEL}"
 
 
-def test_vertex_express(stage: Stage, client: Any) -> None:
+@pytest.fixture
+def vertex(stage: Stage, client: Any) -> Iterator[Any]:
     """The same SDK in Vertex mode with a key: Vertex's paths, without project and location."""
     from google import genai
     from google.genai import types
 
     options = types.HttpOptions(base_url=stage.url)
-    vertex = genai.Client(vertexai=True, api_key=stage.daemon.key, http_options=options)
-    try:
-        assert_served(vertex.models.generate_content(model=MODEL, contents="hello").text)
-    finally:
-        vertex.close()
+    made = genai.Client(vertexai=True, api_key=stage.daemon.key, http_options=options)
+    yield made
+    made.close()
+
+
+def test_vertex_express(stage: Stage, vertex: Any) -> None:
+    """Whole, streamed to its finish, and with a Python function that the model calls."""
+    from google.genai import types
+
+    asked = []
+
+    def weather() -> str:
+        """The weather."""
+        asked.append(True)
+        return "sunny"
+
+    assert_served(vertex.models.generate_content(model=MODEL, contents="hello").text)
+    chunks = list(vertex.models.generate_content_stream(model=MODEL, contents="hello"))
+    assert len(chunks) > 1
+    assert_served("".join(chunk.text for chunk in chunks))
+    assert chunks[-1].candidates[0].finish_reason == "STOP"
+    config = types.GenerateContentConfig(tools=[weather])
+    assert vertex.models.generate_content(model=MODEL, contents="[[call=weather]] hello", config=config).text
+    assert asked == [True]
+    assert "sunny" in stage.bodies()[-1]
     stage.assert_rotated("hot")
 
 
@@ -142,14 +163,16 @@ def test_everybody_refuses(stage: Stage, client: Any) -> None:
     assert "RetryInfo" in str(caught.value.details)
 
 
-def test_a_cut_stream_is_an_error(stage: Stage, client: Any) -> None:
+@pytest.mark.parametrize("mode", ["client", "vertex"])
+def test_a_cut_stream_is_an_error(stage: Stage, request: pytest.FixtureRequest, mode: str) -> None:
     """A stream that Google breaks in the middle raises; it is never taken for a whole answer."""
     from gemini_poold.fake import Fault, Match
 
+    made = request.getfixturevalue(mode)
     stage.google.faults.add(Fault.cut(2), when=Match(kind="stream", credential="cool"), times=None)
     texts = []
     with pytest.raises(Exception) as caught:
-        for chunk in client.models.generate_content_stream(model=MODEL, contents="hello"):
+        for chunk in made.models.generate_content_stream(model=MODEL, contents="hello"):
             texts.append(chunk.text)
     assert texts
     assert not isinstance(caught.value, AssertionError)
