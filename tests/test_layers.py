@@ -18,6 +18,7 @@ CLIENT = "client"
 BASE = frozenset(
     {
         "accepting",
+        "coding",
         "errors",
         "clock",
         "files",

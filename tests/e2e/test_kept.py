@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
@@ -114,6 +115,37 @@ def test_a_piece_of_an_upload_may_come_compressed(site: Site) -> None:
     file, _ = site.upload(gzip.compress(data), Content_Encoding="gzip")
     assert file["sizeBytes"] == str(len(data))
     assert site.ask("GET", f"/v1beta/{file['name']}:download?alt=media")[1] == data
+
+
+def test_compressed_answers_go_through_as_they_came(site: Site) -> None:
+    """To whoever takes gzip, and only for what is fetched whole; what an answer names is remembered all the same."""
+    data = b"a file that is worth packing " * 500
+    file, account = site.upload(data)
+    path = f"/v1beta/{file['name']}:download?alt=media"
+    for accepted, packed in (("gzip, br", True), ("br", False), ("gzip;q=0", False)):
+        status, got, told = site.ask("GET", path, Accept_Encoding=accepted)
+        assert (status, told.get("content-encoding")) == (200, "gzip" if packed else None)
+        assert (gzip.decompress(got) if packed else got) == data
+        assert int(told["content-length"]) == len(got)
+    status, got, told = site.ask("GET", path, Accept_Encoding="gzip", Range="bytes=2-5")
+    assert "content-encoding" not in told
+    store = {"displayName": "x" * 600}
+    _, made, told = site.ask("POST", "/v1beta/fileSearchStores", store, Accept_Encoding="gzip")
+    assert "content-encoding" not in told
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)) as link:
+        link.request(
+            "GET",
+            f"/v1beta/{made['name']}",
+            headers={"x-goog-api-key": site.daemon.key, "Accept-Encoding": "gzip"},
+        )
+        answer = link.getresponse()
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert json.loads(gzip.decompress(answer.read()))["name"] == made["name"]
+    site.google.faults.add(Fault.status(404, body=replies.error(404, "no such file " + "x" * 600)), times=1)
+    status, got, told = site.ask("GET", f"/v1beta/{file['name']}", Accept_Encoding="gzip")
+    assert (status, "content-encoding" in told) == (404, False)
+    assert "no such file" in got["error"]["message"]
+    assert account
 
 
 def test_an_address_of_an_upload_opens_nothing_else(site: Site) -> None:

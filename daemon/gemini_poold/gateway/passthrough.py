@@ -17,9 +17,11 @@ from multidict import CIMultiDict
 
 from gemini_pool.errors import PoolError
 
+from .. import coding
 from ..errors import UNREADABLE
 from ..runtime.attempts import Call
 from ..runtime.forward import RESOURCES, VERTEX_RESOURCES, Forwarded, Forwarder
+from ..transport import USER_AGENT
 from . import bound, onward, relay
 from .errors import JSON
 from .exchange import Exchange
@@ -30,7 +32,7 @@ _HEAD = 64 << 10  # of a stream: its first event names the interaction
 _PASSED = ("Content-Type", "Range", "If-Match", "If-None-Match", "Api-Revision", "Accept")
 _ANSWERED = (
     "Content-Length", "Content-Range", "Accept-Ranges", "ETag", "Content-Disposition", "Cache-Control", "Last-Modified",
-    "X-Goog-Hash",
+    "X-Goog-Hash", "Content-Encoding",
 )  # fmt: skip
 _INTERACTION_ID = re.compile(rb'"interaction"\s*:\s*\{[^{}]*?"id"\s*:\s*"([A-Za-z0-9._~-]{1,200})"')
 _MODEL = re.compile(
@@ -59,6 +61,9 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
     if name and not forwarder.account_of(name) and not exchange.request.headers.get("x-gemini-pool-account"):
         await _find(exchange, forwarder, name)
     call = _call(exchange, _model(exchange, rest, body), body, names={name} if name else set())
+    if request.method == "GET" and rest[0] not in _ENDS and coding.takes_gzip(_accepted(exchange)):
+        # Google wants to read it in the agent's name, too.
+        call.headers = {**call.headers, "Accept-Encoding": coding.GZIP, "User-Agent": f"{USER_AGENT} (gzip)"}
     answer = await forwarder.open(call, request.method, path_of(exchange), body or None)
     try:
         if request.method == "DELETE" and answer.status < 300:
@@ -113,6 +118,12 @@ def path_of(exchange: Exchange) -> str:
 def passed(exchange: Exchange) -> dict[str, str]:
     """The client's headers that go on."""
     return onward.headers(exchange.request.headers, _PASSED)
+
+
+def _accepted(exchange: Exchange) -> str:
+    """The client's Accept-Encoding. Of a Range the bytes must be the file's own."""
+    headers = exchange.request.headers
+    return "" if "Range" in headers else headers.get("Accept-Encoding", "")
 
 
 class _Named(msgspec.Struct):
@@ -257,7 +268,8 @@ async def _hand_on(
     if "json" in kind and (small or answer.status >= 400):
         body = await answer.read(LOOKED_AT)
         if answer.status < 300 and exchange.request.method in _CREATES:
-            await remember(exchange, forwarder, answer.account, body, collection)
+            plain = coding.plain(body, answer.headers.get("Content-Encoding", ""), 16 * LOOKED_AT)
+            await remember(exchange, forwarder, answer.account, plain, collection)
         exchange.bytes_out = len(body)
         headers.popall("Content-Length", None)
         return web.Response(body=body, status=answer.status, headers=headers)

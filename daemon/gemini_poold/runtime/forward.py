@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
+from .. import coding
 from ..backends import Backend, vertex
 from ..backends.base import OK
 from ..backends.developer_api import RESOURCES, DeveloperApi
@@ -248,7 +249,8 @@ class Forwarder:
 
     async def _refused(self, run: Attempts, response: Response, *, whole: bool) -> None:
         status, headers = response.status, response.headers
-        body = run.without_credential(await response.read(MAX_ERROR))
+        said = await response.read(MAX_ERROR)
+        body = run.without_credential(coding.plain(said, headers.get("Content-Encoding", ""), MAX_ERROR))
         if (status in _ABOUT_THE_RESOURCE and b"API_KEY" not in body) or any(
             words in body for words in _NOT_YOURS
         ):
