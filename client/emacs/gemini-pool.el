@@ -125,13 +125,16 @@ Older versions of jsonrpc.el take an unknown member for an error."
       (let ((process (make-network-process
                       :name "gemini-pool" :family 'local :service path
                       :coding 'utf-8-emacs-unix :noquery t)))
-        (make-instance 'gemini-pool--wire
-                       :name "gemini-pool" :process process
-                       :events-buffer-scrollback-size 0
-                       :notification-dispatcher #'gemini-pool--notified
-                       :on-shutdown (lambda (connection)
-                                      (when (eq connection gemini-pool--connection)
-                                        (setq gemini-pool--connection nil)))))
+        (apply #'make-instance 'gemini-pool--wire
+               :name "gemini-pool" :process process
+               :notification-dispatcher #'gemini-pool--notified
+               :on-shutdown (lambda (connection)
+                              (when (eq connection gemini-pool--connection)
+                                (setq gemini-pool--connection nil)))
+               ;; No log of what is said; newer versions of jsonrpc.el warn of the older word for that.
+               (if (slot-exists-p 'jsonrpc-connection '-events-buffer-config)
+                   '(:events-buffer-config (:size 0 :format full))
+                 '(:events-buffer-scrollback-size 0))))
     (file-error nil)))
 
 (defun gemini-pool--connect ()
