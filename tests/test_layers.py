@@ -48,7 +48,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "login": frozenset({CLIENT, "base", "core"}) | SHELL,
     "transfer": frozenset({CLIENT, "base", "core", "login"}) | SHELL,
     "service": frozenset({CLIENT, "base"}),
-    "handover": frozenset({"service"}),
+    "handover": frozenset({"base", "service"}),
     "launchd": frozenset(),
     "dump": frozenset(),
     "garbage": frozenset({"base"}),

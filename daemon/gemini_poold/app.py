@@ -83,7 +83,7 @@ def main() -> int:
     notifier = service.Notifier()
     room = handover.room()
     passed = service.inherited(stored_names=handover.NAMES)
-    inherited, given = passed.listening, handover.take_up(passed.stored, notifier)
+    inherited, given = passed.listening, handover.take_up(passed.stored)
     if supervisor == "launchd":
         from .launchd import activated_sockets
 
@@ -96,6 +96,9 @@ def main() -> int:
         return asyncio.run(_serve(where, config, notifier, inherited, supervisor, given, room))
     except PoolError as error:
         return _failed(error, notifier, inherited, given)
+    except Exception as error:
+        notifier.failing(f"crashed: {type(error).__name__}; journalctl --user -u gemini-pool says more")
+        raise
     finally:
         notifier.close()
 
@@ -116,6 +119,7 @@ def _failed(
     service.turn_away(inherited, error)
     for connection in given:
         service.refuse(connection.sock, error)
+    handover.release(notifier)
     return error.exit_code
 
 
@@ -172,6 +176,7 @@ class Daemon:
 
     async def start(self, inherited: list[socket.socket], given: Sequence[handover.Given] = ()) -> None:
         """Everything up to READY. Raises PoolError when there can be no daemon; nothing is left open then."""
+        doors = list(inherited)
         own = service.take_unix(inherited, self._where.socket)
         listening = listen.inherit(own, self._where.socket) if own else listen.bind(self._where.socket)
         try:
@@ -180,12 +185,16 @@ class Daemon:
             await self._build(self._store)
             await self._open(listening, inherited)
             await self._adopt(given)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, PoolError):  # who is left waiting would have systemd start us again at once
+                service.turn_away(doors, error)
             listening.close()
             await self.stop()
             raise
         self._state = "ready"
         self._notifier.ready()
+        if given:
+            handover.release(self._notifier)
         garbage.begin()
         log.info("gemini-pool %s serves %s", __version__, self._where.socket)
 

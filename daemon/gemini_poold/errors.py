@@ -95,6 +95,11 @@ class StateUnusable(PoolError):
     def __init__(self, message: str, *, hint: str = "", retryable: bool = False) -> None:
         super().__init__("state_unusable", message, hint=hint, retryable=retryable)
 
+    @property
+    def exit_code(self) -> int:
+        """78 where starting again would end the same: the service manager then does not."""
+        return 1 if self.retryable else ERRORS["config_invalid"].exit
+
 
 class UpstreamFailure(PoolError):
     """No complete HTTP answer came. `sent`: the request may have reached Google (a repeat may do it twice)."""

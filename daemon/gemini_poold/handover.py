@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from .errors import UNREADABLE
 from .service import Notifier
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,9 @@ class Keeper:
         return len(socks)
 
 
-def take_up(descriptors: Sequence[tuple[str, int]], notifier: Notifier) -> list[Given]:
-    """What our predecessor left, out of the descriptors that systemd passed under these names. From now on only we hold
-    them, so that a client notices when we hang up."""
+def take_up(descriptors: Sequence[tuple[str, int]]) -> list[Given]:
+    """What our predecessor left, out of the descriptors that systemd passed under these names. Call `release` once they
+    are served; a start that fails leaves them to the next one."""
     states: dict[str, dict[str, Any]] = {}
     socks = []
     for name, fd in descriptors:
@@ -99,10 +100,13 @@ def take_up(descriptors: Sequence[tuple[str, int]], notifier: Notifier) -> list[
                 sock.setblocking(False)
                 sock.set_inheritable(False)
                 socks.append(sock)
-    if descriptors:
-        for name in NAMES:
-            notifier.unstore(name)
     return [Given(sock, states.get(str(os.fstat(sock.fileno()).st_ino), {})) for sock in socks]
+
+
+def release(notifier: Notifier) -> None:
+    """From now on only we hold them, so that a client notices when we hang up."""
+    for name in NAMES:
+        notifier.unstore(name)
 
 
 def _read(fd: int) -> dict[str, dict[str, Any]]:
@@ -110,6 +114,6 @@ def _read(fd: int) -> dict[str, dict[str, Any]]:
         with os.fdopen(fd, "rb") as file:
             file.seek(0)
             return msgspec.json.decode(file.read(), type=dict[str, dict[str, Any]])
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, *UNREADABLE) as error:
         log.warning("what was kept over the restart cannot be read: %s", error)
         return {}

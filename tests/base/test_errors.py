@@ -33,6 +33,7 @@ def test_kinds_of_errors_carry_what_their_readers_branch_on() -> None:
         True,
     )
     assert not StateUnusable("newer").retryable
+    assert [StateUnusable("x", retryable=again).exit_code for again in (False, True)] == [78, 1]
     refused = FileRefused("gone", path="/a", missing=True)
     assert (refused.path, refused.missing, refused.exit_code) == ("/a", True, 78)
     assert all(

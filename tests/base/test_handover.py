@@ -65,7 +65,8 @@ def test_what_is_kept_comes_back_with_what_belongs_to_it(manager: Manager) -> No
     assert [name for name, _ in manager.stored].count(handover.CONNECTION) == 3
     assert manager.messages[-1] == "BARRIER=1"
 
-    given = handover.take_up(manager.stored, notifier)
+    given = handover.take_up(manager.stored)
+    handover.release(notifier)
     assert [state for _, state in given] == states
     for (sock, _), (_, client) in zip(given, pairs, strict=True):
         client.send(b"?")
@@ -107,19 +108,15 @@ def test_nothing_is_kept_where_nobody_can(monkeypatch: pytest.MonkeyPatch) -> No
     assert handover.room({"FDSTORE": "many"}) == 0
 
 
-def test_a_state_that_cannot_be_read_leaves_the_connections(manager: Manager) -> None:
+def test_a_state_that_cannot_be_read_leaves_the_connections() -> None:
     """They are taken up without one, and their surfaces decide what that means."""
-    notifier = service.Notifier()
     broken = os.memfd_create("state")
     os.write(broken, b"{")
     ours, theirs = socket.socketpair()
-    ((sock, state),) = handover.take_up(
-        [(handover.STATE, broken), (handover.CONNECTION, ours.detach())], notifier
-    )
+    ((sock, state),) = handover.take_up([(handover.STATE, broken), (handover.CONNECTION, ours.detach())])
     assert state == {}
     sock.close()
     theirs.close()
-    notifier.close()
 
 
 def test_the_unit_gives_the_room_that_it_tells() -> None:

@@ -218,9 +218,6 @@ def under_load(google: Google) -> dict[str, Any]:
     found["unit"] = inside.show(SERVICE, "ActiveState", "Result", "NRestarts")
     texts = [str(entry.get("MESSAGE", "")) for entry in inside.journal()]
     found["kept"] = [text for text in texts if "kept over the restart" in text]
-    found["odd"] = [
-        t for e in inside.journal() if int(e.get("PRIORITY", 6)) <= 4 for t in [str(e.get("MESSAGE"))[:300]]
-    ][:20]
     return found
 
 
