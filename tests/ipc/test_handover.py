@@ -35,6 +35,7 @@ class Restart:
         rpc.server = Server(rpc.services, prefix="2-")
         rpc._stack.push_async_callback(rpc.server.close)
         await rpc.server.listen(listen.bind(rpc.path))
+        await rpc.server.listen(listen.bind(rpc.use_path), "use")
         return [await rpc.server.adopt(sock, state) for sock, state in self.kept]
 
 
@@ -140,6 +141,18 @@ async def test_what_outlasts_the_grace_is_refused_and_its_connection_goes_on(tmp
         assert (await raw.reply(2))["error"]["data"]["code"] == "shutting_down"
         assert await restart.start() == [True]
         assert "lease" in (await raw.ask(4, "pool/acquire", model=MODEL))["result"]
+
+
+async def test_a_connection_keeps_its_scope(tmp_path):
+    """What came in through the socket for use alone manages nothing afterwards either."""
+    async with Rpc(tmp_path) as rpc:
+        restart = Restart(rpc)
+        raw = await rpc.connect(rpc.use_path)
+        await raw.ask(1, "pool/status")
+        await restart.stop()
+        assert await restart.start() == [True]
+        assert "result" in await raw.ask(2, "pool/status")
+        assert (await raw.ask(3, "account/list"))["error"]["data"]["code"] == "not_found"
 
 
 @pytest.mark.parametrize("state", [{}, {"owner": 7}, {"owner": "c1", "unread": "no base64!"}])

@@ -1,8 +1,9 @@
 """`systemctl --user restart` again and again under a steady load: is any request lost?
 
 Plain and streaming: the Python client on the RPC socket, coroutines and threads; google-genai on the gateway's port,
-coroutines and threads, with their pools of kept-alive connections; a bare HTTP client on the gateway's Unix socket; and
-leases that are held for up to six seconds.
+coroutines and threads, with their pools of kept-alive connections; a bare HTTP client on the gateway's Unix socket;
+requests that wait in the queue, because the one account that they name rests for three seconds now and then; and leases
+that are held for up to six seconds.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ from inside import GATEWAY_SOCK, MODEL, SERVICE, SOCKET, Google
 
 from gemini_pool import AsyncPool, Pool, service_files
 from gemini_poold.fake import Fault, Match
+from gemini_poold.fake.throttle import overloaded
 
 PORT = 28791
 RATE = float(os.environ.get("GEMINI_POOL_TEST_RATE", "50"))  # requests a second
 RESTARTS = int(os.environ.get("GEMINI_POOL_TEST_RESTARTS", "10"))
 LONG_S = 9.0
+BUSY, BUSY_MODEL = (
+    "busy",
+    "gemini-2.5-flash",
+)  # an account that rests now and then, and a model that nobody else is asked for
+STORE = os.environ.get("GEMINI_POOL_TEST_STORE", "1") == "1"  # whether systemd holds open connections
 PAUSE_S = 1.0  # between a restart and the next
 LAST_S = 90.0
 THREADS = 64
@@ -36,7 +43,8 @@ THREADS = 64
 
 def _set_up(google: Google) -> None:
     inside.write_accounts(
-        *[inside.key_account(google, f"key-{number}") + "lend = true\n" for number in range(16)]
+        inside.key_account(google, BUSY) + f'models = ["{BUSY_MODEL}"]\n',
+        *[inside.key_account(google, f"key-{number}") + "lend = true\n" for number in range(16)],
     )
     inside.write_config(google)
     config = inside.CONFIG / "config.toml"
@@ -48,10 +56,13 @@ def _set_up(google: Google) -> None:
     drop_in = inside.USER_UNITS / service_files.PORT_CONF
     drop_in.parent.mkdir(exist_ok=True)
     drop_in.write_text(service_files.template("gateway.conf"))
-    (drop_in.parent / "often.conf").write_text("[Unit]\nStartLimitBurst=1000\n")
+    store = "" if STORE else "[Service]\nFileDescriptorStoreMax=0\nEnvironment=FDSTORE=0\n"
+    (drop_in.parent / "often.conf").write_text(f"[Unit]\nStartLimitBurst=1000\n{store}")
     inside.systemctl("daemon-reload")
     inside.systemctl("start", SOCKET, service_files.PORT, SERVICE)
     faults = google.fake.faults
+    rest = Fault.status(503, body=overloaded(), headers={"Retry-After": "3"})
+    faults.add(rest, when=Match(credential=BUSY, every=40), times=None)
     faults.add(Fault.stall(after=1, seconds=LONG_S), when=Match(kind="stream", every=120), times=None)
     faults.add(Fault.stall(after=1, seconds=1.5), when=Match(kind="stream", every=7), times=None)
 
@@ -120,6 +131,8 @@ class Callers:
             "sdk threads stream": lambda n: self._threaded(self.sdk_threads_stream, n),
             "unix plain": self.unix_plain,
             "unix stream": self.unix_stream,
+            "client waits": self.client_waits,
+            "unix waits": self.unix_waits,
             "leases": self.leased,
         }
 
@@ -133,6 +146,14 @@ class Callers:
         async with self.pool.stream(MODEL, f"question {number}") as stream:
             chunks = [chunk async for chunk in stream]
             return bool(chunks) and stream.result is not None and stream.result.finish_reason == "STOP"
+
+    async def client_waits(self, number: int) -> bool:
+        answer = await self.pool.generate(BUSY_MODEL, f"question {number}", account=BUSY, wait_s=60)
+        return bool(answer["candidates"])
+
+    async def unix_waits(self, number: int) -> bool:
+        named = {"x-gemini-pool-account": BUSY, "x-gemini-pool-wait-s": "60"}
+        return b"candidates" in await self._post("generateContent", number, BUSY_MODEL, named)
 
     async def leased(self, number: int) -> bool:
         """A lease that is held for a while, over a restart now and then, and reported by its holder."""
@@ -176,10 +197,12 @@ class Callers:
         body = await self._post("streamGenerateContent?alt=sse", number)
         return b'"STOP"' in body
 
-    async def _post(self, method: str, number: int) -> bytes:
+    async def _post(
+        self, method: str, number: int, model: str = MODEL, headers: dict[str, str] | None = None
+    ) -> bytes:
         body = {"contents": [{"role": "user", "parts": [{"text": f"question {number}"}]}]}
-        url = f"http://localhost/v1beta/models/{MODEL}:{method}"
-        async with self.http.post(url, json=body) as answer:
+        url = f"http://localhost/v1beta/models/{model}:{method}"
+        async with self.http.post(url, json=body, headers=headers) as answer:
             found = await answer.read()
             assert answer.status == 200, found
             return found
@@ -217,6 +240,12 @@ def under_load(google: Google) -> dict[str, Any]:
     found = asyncio.run(_loaded())
     found["unit"] = inside.show(SERVICE, "ActiveState", "Result", "NRestarts")
     texts = [str(entry.get("MESSAGE", "")) for entry in inside.journal()]
+    waits = [
+        int(entry["GEMINI_POOL_WAIT_MS"])
+        for entry in inside.journal()
+        if str(entry.get("GEMINI_POOL_WAIT_MS", "")).isdigit()
+    ]
+    found["waited"] = sum(wait > 500 for wait in waits)
     found["kept"] = [text for text in texts if "kept over the restart" in text]
     return found
 
