@@ -134,6 +134,32 @@ def test_no_path_leaves_its_place(site: ThreeBackends, place: str) -> None:
     assert not site.google.record.calls
 
 
+def test_a_name_means_nothing_in_a_url(site: ThreeBackends, caplog: pytest.LogCaptureFixture) -> None:
+    """Whose a name is, is asked with the name quoted: no query comes of it, and no broken line of a request."""
+    site.fresh()
+    head = {"x-goog-api-key": site.key, "Connection": "close"}
+    status, said = raw(site, "GET", "/v1beta/models/a%20b/operations/x%3fkey=1%23y", head)
+    assert status == 404, said
+    assert {call.path for call in site.google.record.calls} == {"/v1beta/models/a b/operations/x?key=1#y"}
+    assert not any(call.query for call in site.google.record.calls)
+    assert not [record for record in caplog.records if record.name == "aiohttp.server"]
+
+
+BAD_VERBS = [
+    *[(verb, path) for verb in ("TRACE", "OPTIONS", "PATCH") for path in ("/download/v1beta/files/x:download", "/upload/v1beta/files")],
+    *[(verb, "/v1beta/files/x") for verb in ("TRACE", "OPTIONS", "PUT")],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "path"), BAD_VERBS)
+def test_verbs_that_tell_what_was_sent(site: ThreeBackends, verb: str, path: str) -> None:
+    """TRACE would give the account's credential back: it never gets to Google, nor does what nobody needs."""
+    site.fresh()
+    status, said = raw(site, verb, path, {"x-goog-api-key": site.key, "Connection": "close"})
+    assert status in (400, 403, 405), said
+    assert not site.google.record.calls
+
+
 ODD = ["caf\xe9", "a\tb"]
 
 

@@ -109,6 +109,20 @@ def test_an_upload_in_pieces_goes_to_one_account_and_its_file_is_used_there(site
     assert (status, data) == (200, b"x" * 1000 + b"y" * 10)
 
 
+@pytest.mark.parametrize("size", [1000, 6 << 20])
+def test_a_whole_upload_goes_elsewhere_when_it_is_refused(site: Site, size: int) -> None:
+    """Nobody has any of it yet: the next account gets all of it, from the disk where it is large."""
+    site.google.record.clear()
+    site.google.faults.add(Fault.status(503), times=1)
+    data = b'"fileUri": "files/of-somebody-else"' + b"x" * size
+    status, value, told = site.ask("POST", "/upload/v1beta/files", data, X_Goog_Upload_Protocol="raw")
+    assert status == 200, value
+    assert told["x-gemini-pool-attempts"] == "2"
+    assert value["file"]["sizeBytes"] == str(len(data))
+    assert [call.body for call in site.google.record.calls] == [data, data]
+    assert site.ask("GET", f"/v1beta/{value['file']['name']}:download?alt=media")[1] == data
+
+
 def test_a_piece_of_an_upload_may_come_compressed(site: Site) -> None:
     """It is undone on the way: what is kept is the file, and its length is the file's."""
     data = b"compress me " * 5000

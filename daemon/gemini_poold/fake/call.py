@@ -69,7 +69,7 @@ class Call:
         """The body decoded; Refused with 400 when it is no JSON object."""
         try:
             value = loads(self.body) if self.body else {}
-        except (msgspec.DecodeError, UnicodeDecodeError) as bad:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as bad:
             raise Refused(invalid_argument(f"Invalid JSON payload received. {bad}")) from bad
         if not isinstance(value, dict):
             raise Refused(invalid_argument("Invalid JSON payload received. Unexpected token."))

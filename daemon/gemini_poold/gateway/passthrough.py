@@ -161,12 +161,13 @@ async def _find(exchange: Exchange, forwarder: Forwarder, name: str) -> None:
     resource = name.removeprefix(bound.VERTEX)
     collection = resource.partition("/")[0]
     version = exchange.target.version or "v1beta"
+    path = onward.path(f"/{version}/{resource}")
     probe = _call(exchange)
     probe.headers = {}  # a Range, say, is about the client's own question
     for account in _candidates(forwarder, probe):
         probe.request = probe.request._replace(pin=account)
         try:
-            answer = await forwarder.open(probe, "GET", f"/{version}/{resource}", None)
+            answer = await forwarder.open(probe, "GET", path, None)
             try:
                 if answer.status == 200:
                     value = _decoded(await answer.read(LOOKED_AT))

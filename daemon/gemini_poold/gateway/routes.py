@@ -30,6 +30,8 @@ NOT_SERVED = {
     "reasoningEngines": "reasoning engines",
     "endpoints": "Vertex endpoints",
 }
+# Never TRACE, which would tell what was sent: the account's credential.
+STREAMED_VERBS = {"upload": {"POST", "PUT", "GET", "DELETE"}, "download": {"GET", "HEAD"}}
 KEPT_VERBS = {"GET", "POST", "PATCH", "DELETE"}
 # Methods of models that start something which one account then has.
 PASSED_METHODS = frozenset(
@@ -91,7 +93,7 @@ def route(verb: str, path: str) -> Route:
         return _vertex(verb, "v1beta1", segments)
     if first in {"upload", "download"} and len(segments) > 2 and segments[1] in GEMINI_VERSIONS:
         handler = uploads.handle if first == "upload" else passthrough.handle
-        return Route(Target("gl", segments[1], first), handler)
+        return _verbs(verb, Route(Target("gl", segments[1], first), handler), STREAMED_VERBS[first])
     if first == "ws":
         return _unserved(Target("gl", "", ""), NOT_SERVED[first])
     return _unknown(Target("", "", ""), path)

@@ -2,7 +2,8 @@
 ours instead, under which pieces, questions and the end go to the account that was chosen.
 
 The address carries a word of ours that is its key, as Google's own does: SDKs send no other with their pieces. Only
-its digest is kept. Pieces go through as they come, no faster than Google takes them.
+its digest is kept. Pieces go through as they come, no faster than Google takes them; a whole upload in one request may go
+to another account when it is refused.
 """
 
 from __future__ import annotations
@@ -41,18 +42,25 @@ async def handle(exchange: Exchange) -> web.StreamResponse:
         and "start" in request.headers.get("X-Goog-Upload-Command", "start").lower()
         and ("X-Goog-Upload-Command" in request.headers or "uploadType=resumable" in request.query_string)
     )
-    body = b""
+    body = whole = b""
+    length = request.content_length
     if start or not request.body_exists:
-        body = await _start_body(exchange)
+        body = whole = await _start_body(exchange)
+    elif not word and length is not None and length <= exchange.services.settings.body_limit:
+        whole = await exchange.read_body(
+            may_spool=True
+        )  # nobody has any of it yet: it may go to another account
+        if exchange.large is not None:
+            exchange.large.names.clear()  # what stands in a file is no name in a request
     else:
-        if request.content_length is not None and not exchange.encoded:
-            headers["Content-Length"] = str(request.content_length)
+        if length is not None and not exchange.encoded:
+            headers["Content-Length"] = str(length)
         streamed = _counted(exchange)
     call = exchange.call_for(
         RESOURCES, "", body, names={_name(word)} if word else _store(request.path), headers=headers
     )
     answer = await forwarder.open(
-        call, request.method, path, streamed if streamed is not None else body or None
+        call, request.method, path, streamed if streamed is not None else whole or None
     )
     try:
         return await _answered(exchange, answer, word=word)

@@ -7,6 +7,7 @@ long as nobody has taken it. What a name is bound to is `core.affinity`'s; what 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ __all__ = ["RESOURCES", "VERTEX_RESOURCES", "Forwarded", "Forwarder"]
 VERTEX_RESOURCES = vertex.RESOURCES
 
 MAX_ERROR = 1 << 20
+_PLAIN = re.compile(r"/[!-~]*")
 UPLOAD_S = 3_600.0  # what one piece of an upload may take on its way
 
 _CUT = Outcome(Kind.CUT, Scope.NONE, reason="the answer broke off")
@@ -177,6 +179,8 @@ class Forwarder:
 
         Returns Google's answer, its word about the resource included. Raises PoolError.
         """
+        if not _PLAIN.fullmatch(path):  # it becomes a line of a request
+            raise PoolError("bad_request", "the path is no part of a URL")
         run = Attempts(call, self._broker, self._clock, self._dispatcher.keeper)
         whole = body is None or isinstance(body, bytes)
         try:
