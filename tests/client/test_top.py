@@ -1,14 +1,28 @@
 """`gemini-pool top`: what a look holds, and how it is drawn on a terminal, elsewhere and as JSON."""
 
+import contextlib
 import io
+import os
+import pty
+import signal
+import subprocess
+import sys
 
 import msgspec
+import pytest
 from tests.client.test_render import account, entry
+from tests.fakes.daemon import PATIENCE_S, DaemonProcess
 
 from gemini_pool import wire
 from gemini_pool.top import Top, look
 
 AT = 1_000_000.0
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with DaemonProcess(tmp_path) as process:
+        yield process
 
 
 def status(requests: int = 10, served: int = 4, *, waiting: int = 0, accounts: int = 1) -> wire.StatusResult:
@@ -109,3 +123,24 @@ def test_once_leaves_the_terminal_as_it_is():
     text = shown(Terminal(), status(), once=True, TERM="xterm")
     assert "\x1b[?1049h" not in text
     assert "\x1b[32mready" in text
+
+
+def test_a_terminal_is_given_back_whoever_ends_it(daemon: DaemonProcess):
+    """SIGTERM and a closed terminal (SIGHUP) leave the alternate screen as ^C does."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        master, slave = pty.openpty()
+        top = subprocess.Popen(
+            [sys.executable, "-m", "gemini_pool.cli", "top"],
+            env={**daemon.env, "TERM": "xterm"}, stdin=slave, stdout=slave, stderr=slave,
+        )  # fmt: skip
+        os.close(slave)
+        shown = b""
+        while b"gemini-pool, " not in shown:
+            shown += os.read(master, 65536)
+        top.send_signal(number)
+        with contextlib.suppress(OSError):  # nobody has the other end any more
+            while more := os.read(master, 65536):
+                shown += more
+        os.close(master)
+        assert top.wait(PATIENCE_S) == (0 if number == signal.SIGINT else 128 + number)
+        assert shown.endswith(b"\x1b[?25h\x1b[?1049l")

@@ -7,9 +7,10 @@ On a terminal the screen is drawn anew in place; elsewhere one look follows the 
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import msgspec
 
@@ -104,6 +105,9 @@ class Top:
         before: wire.StatusResult | None = None
         before_at = 0.0
         if live:
+            # Who ends us otherwise than by ^C must not leave a terminal without a cursor.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, _leave)
             self._out.write(_ENTER)
         try:
             while True:
@@ -134,6 +138,10 @@ class Top:
         rows = shutil.get_terminal_size().lines
         lines = text.splitlines()[: max(1, rows - 1)]
         return _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_BELOW
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 class Picture:
