@@ -64,7 +64,7 @@ async def test_numbers(asker: Asker, query: str) -> None:
     assert (await asker.get(f"/v1beta/models?{query}", KEY)).status == 400
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000 + b"]" * 100_000])
 async def test_no_json_object(asker: Asker, body: bytes) -> None:
     """A body that is no JSON object is 400."""
     got = await asker.ask("POST", f"{GL}:generateContent", data=body, headers=KEY)
