@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from .accounts.store import AccountsFile
 from .errors import ConfigInvalid
 
 EXIT_INVALID = 78
+_URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def main(action: str, *, as_json: bool) -> int:
@@ -27,6 +29,8 @@ def main(action: str, *, as_json: bool) -> int:
 
 def _show(where: Places, *, as_json: bool) -> int:
     document = config_module.as_document(config_module.load(where.config_file))
+    for table in document.values():  # a proxy's password is nobody's to read over a shoulder
+        table.update({key: _URL_LOGIN.sub("***", v) for key, v in table.items() if isinstance(v, str)})
     if as_json:
         _print_json(document)
         return 0

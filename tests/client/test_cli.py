@@ -346,6 +346,13 @@ def test_hand_over(tmp_path):
     )
     assert done.returncode == 78
     assert b"lissen" in done.stderr + done.stdout
+    (tmp_path / "config.toml").write_text('[network]\nproxy = "http://me:fake-password@proxy:3128"\n')
+    for more in ((), ("--json",)):
+        done = subprocess.run(
+            [*command, "config", "show", *more], env=env, cwd=tmp_path, capture_output=True, check=True
+        )
+        assert b"http://***@proxy:3128" in done.stdout
+        assert b"fake-password" not in done.stdout
     (tmp_path / "config.toml").write_text(f'[network]\nca_file = "{tmp_path}/gone.pem"\n')
     done = subprocess.run(
         [*command, "config", "check"], env=env, cwd=tmp_path, capture_output=True, check=False

@@ -424,6 +424,9 @@ def pem(text: str) -> str:
         f"{GOOGLES}-abcdefgh1234",
         "x?key=abcdefgh1234",
         '"client_secret": "abcdefgh1234"',
+        'secret={command=["pass", "abcdefgh1234"]}',
+        "secret = { command = ['a]b', \"\\\"]\", 'abcdefgh1234'] }",
+        'key = { command = [\n  "pass",  # it\'s there\n  "abcdefgh1234",\n] }',
         pem("abcdefgh1234"),
     ],
 )

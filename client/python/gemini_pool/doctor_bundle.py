@@ -30,11 +30,14 @@ _SECRET = re.compile(
       | \b[A-Za-z0-9_-]{40,}\b""",
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
+# A secret's own program: its arguments may name what is private, so nobody is shown them.
+_COMMAND = re.compile(r"""(\bcommand["']?\s*[=:]\s*\[)(?:"(?:\\.|[^"\\])*"|'[^']*'|\#[^\n]*|[^\]"'\#])*""")
 LOG_LINES = 500
 
 
 def redacted(text: str, home: str = "") -> str:
     """The text without credentials, people's addresses, and the name of the home folder."""
+    text = _COMMAND.sub(r"\1***", text)
     text = _SECRET.sub(lambda match: (match["keep"] or match["url"] or "") + "***", text)
     return text.replace(home, "~") if len(home) > 1 else text
 
