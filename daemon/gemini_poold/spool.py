@@ -59,6 +59,10 @@ class Spool:
         if fd >= 0:
             os.close(fd)
 
+    def __del__(self) -> None:
+        """A request that was cancelled while its file was made has nobody who knows of it."""
+        self.close()
+
 
 def sweep(folder: Path) -> None:
     """Remove what a crash may have left where files cannot be made without a name."""

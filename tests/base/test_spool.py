@@ -56,6 +56,13 @@ def test_after_close_nothing_is_read_or_written(tmp_path: Path) -> None:
         assert os.fstat(other.fileno()).st_size == 0
 
 
+def test_one_that_nobody_knows_of_is_closed(tmp_path: Path) -> None:
+    """As when a request is cancelled while a thread makes its file."""
+    fd = Spool(tmp_path / "spool")._fd
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """The request is shed like any other for which there is no room."""

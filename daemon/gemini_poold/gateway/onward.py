@@ -57,7 +57,7 @@ def without_hop(given: Mapping[str, str], found: dict[str, str]) -> dict[str, st
 
 def checked(name: str, value: str) -> str:
     """A header's value that can be sent on. One that cannot would look like a failure of the account's way to Google."""
-    if not value.isascii() or not value.isprintable():
+    if not value.isascii() or not value.replace("\t", " ").isprintable():
         raise PoolError("bad_request", f"the header {name} must be printable ASCII")
     return value
 
