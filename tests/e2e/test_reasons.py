@@ -153,6 +153,10 @@ def test_counters_add_up(daemon: DaemonProcess) -> None:
     daemon.stop()
     daemon.start()
     with daemon.pool() as pool:
+        assert whole() == (7, 2)  # a planned end hands leases on
+    daemon.kill()
+    daemon.start()
+    with daemon.pool() as pool:
         assert whole() == (7, 0)
         assert pool.status().counters.expired == 2
 
