@@ -29,6 +29,7 @@ BASE = frozenset(
         "log",
         "spool",
         "tomlfile",
+        "websocket",
     }
 )
 SIDE = frozenset({"credentials", "backends", "accounts", "store"})

@@ -58,6 +58,7 @@ from .runtime.dispatch import Dispatcher
 from .runtime.forward import Forwarder
 from .runtime.lending import Lender
 from .runtime.lifecycle import Lifecycle
+from .runtime.live import Live
 from .runtime.poller import Poller
 from .runtime.setup import Setup
 from .runtime.ticker import Ticker
@@ -335,13 +336,22 @@ class Daemon:
             ),
             clock=self._clock,
         )
+        forwarder = Forwarder(
+            self._dispatcher,
+            self._broker,
+            self._lifecycle.tokens,
+            self._backends,
+            self._need_transport(),
+            clock=self._clock,
+        )
         return GatewayServices(
             dispatcher=self._dispatcher,
             lender=Lender(self._broker, self._lifecycle.tokens, self._clock),
-            forwarder=Forwarder(
+            forwarder=forwarder,
+            live=Live(
+                forwarder,
                 self._dispatcher,
                 self._broker,
-                self._lifecycle.tokens,
                 self._backends,
                 self._need_transport(),
                 clock=self._clock,

@@ -22,7 +22,7 @@ from multidict import CIMultiDictProxy
 from gemini_pool.wire import VERSION
 
 from . import config as config_module
-from . import http1
+from . import http1, websocket
 from .config import Network
 from .errors import ConfigInvalid, FailureKind, UpstreamFailure
 from .proxies import Proxies, parsed
@@ -214,6 +214,19 @@ class AiohttpTransport:
             return Fetched(response.status, response.headers, await response.read(MAX_FETCH))
         finally:
             response.release()
+
+    async def websocket(
+        self, url: str, *, headers: Mapping[str, str], connect_timeout_s: float, proxy: str = ""
+    ) -> websocket.WebSocket:
+        """Raises UpstreamFailure; `websocket.HandshakeRefused` where the answer is one of HTTP."""
+        try:
+            via = self._proxies.proxy_for(parsed(url), proxy)
+            session = self._session or self._start()
+            return await websocket.connect(
+                session, url, headers=headers, proxy=via, connect_timeout_s=connect_timeout_s
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise failure(error, url) from None
 
     def set_proxy(self, proxy: str) -> None:
         """A changed `network.proxy`, for the requests from now on."""

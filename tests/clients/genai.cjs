@@ -33,6 +33,29 @@ const scenarios = {
     const second = await chat.sendMessage({ message: [{ functionResponse: response }, { text: "hello" }] });
     return { call: call.name, text: second.text };
   },
+  live: async () => {
+    const seen = { text: "", code: 0 };
+    let turned, closed;
+    const turn = new Promise((resolve) => (turned = resolve));
+    const end = new Promise((resolve) => (closed = resolve));
+    const session = await ai.live.connect({
+      model,
+      config: { responseModalities: ["TEXT"] },
+      callbacks: {
+        onmessage: (message) => {
+          seen.text += message.text ?? "";
+          if (message.serverContent?.turnComplete) turned();
+        },
+        onerror: (error) => closed(error),
+        onclose: (event) => { seen.code = event.code; turned(); closed(); },
+      },
+    });
+    session.sendClientContent({ turns: "hello", turnComplete: true });
+    await turn;
+    session.close();
+    await end;
+    return seen;
+  },
   others: async () => {
     const counted = await ai.models.countTokens({ model, contents: "hello" });
     const embedded = await ai.models.embedContent({ model: "gemini-embedding-001", contents: "hello" });

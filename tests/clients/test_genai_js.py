@@ -11,6 +11,8 @@ import pytest
 from tests.clients import installed
 from tests.clients.conftest import MODEL, Stage, run_client
 
+from gemini_poold.fake import Fault, Match, replies
+
 GENAI = "@google/genai@2.32.0"
 Program = Callable[..., Any]
 
@@ -66,6 +68,16 @@ def test_cut_stream(stage: Stage, program: Program, settings: str) -> None:
     assert streamed["chunks"] >= 1
     assert streamed["error"]
     assert not streamed["finish"]
+
+
+def test_live(stage: Stage, program: Program) -> None:
+    """A conversation over a WebSocket, though the first account's handshake is refused."""
+    refused = Fault.status(429, body=replies.rate_limited("27s", model=MODEL))
+    rule = stage.google.faults.add(refused, when=Match(kind="live", credential="hot"), times=None)
+    outcome = program("live")
+    assert outcome["text"] == "cool — you said: hello"
+    assert rule.hits == 1
+    assert stage.google.live.closed == [1000] or outcome["code"] in (1000, 1005)
 
 
 def test_the_others(program: Program) -> None:

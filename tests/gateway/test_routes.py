@@ -71,7 +71,10 @@ def test_only_probes_are_open():
     ("path", "shape"),
     [
         ("/v1beta/dynamic/m:generateContent", Shape.GOOGLE),
-        ("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent", Shape.GOOGLE),
+        (
+            "/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained",
+            Shape.GOOGLE,
+        ),
         ("/v1alpha/auth_tokens", Shape.GOOGLE),
         ("/v1/chat/completions/x", Shape.OPENAI),
         ("/v1beta/openai/images/generations", Shape.OPENAI),

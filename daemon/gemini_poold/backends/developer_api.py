@@ -34,6 +34,11 @@ class DeveloperApi(Answering):
         del account, project  # a key's project is nowhere in its URLs
         return self._base + path
 
+    def socket(self, path: str, account: Account) -> str:
+        """Where the Live API is; `path` as the client said it."""
+        del account
+        return self._base + path
+
     def placed(self, body: bytes, account: Account, project: str) -> bytes:
         del account, project
         return body

@@ -52,6 +52,10 @@ class Vertex(Answering):
             rest = place + rest
         return f"{self._base or _host(account.location)}/{version}/{_PLACE.sub(place, rest, count=1)}"
 
+    def socket(self, path: str, account: Account) -> str:
+        """Where the Live API is; `path` as the client said it."""
+        return (self._base or _host(account.location)) + path
+
     def placed(self, body: bytes, account: Account, project: str) -> bytes:
         """A body about something kept, with its model in the account's own project and location: Google takes no other."""
         if b"publishers/google/models/" not in body:

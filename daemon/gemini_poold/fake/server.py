@@ -18,6 +18,7 @@ from .envelope import HTML_TYPE, JSON_TYPE, Refused, Reply, error_page
 from .faults import Fault, Faults
 from .federation import Federation
 from .kept import Kept
+from .live import Live
 from .oauth import OAuth
 from .record import Record
 from .stream import ARRAY, PLAIN, WHOLE, Generation, Pause, Twist
@@ -48,11 +49,13 @@ class FakeGoogle:
         self.port = 0
         self.kept = Kept(self.world, lambda: self.url)
         self.vertex_kept = VertexKept(self.world)
+        self.live = Live(self.world)
         self._surfaces = (
             CodeAssistApi(self.world),
             self.kept,
             DeveloperApi(self.world, self.kept),
             self.vertex_kept,
+            self.live,
             VertexApi(self.world, self.vertex_kept),
             OAuth(self.world),
             Federation(self.world),
@@ -170,6 +173,8 @@ class FakeGoogle:
         try:
             if refusal:
                 raise refusal
+            if call.kind == "live" and web.WebSocketResponse().can_prepare(request):
+                return await self.live.serve(request, call)
             answer = _handle(call)
         except Refused as refused:
             answer = _dressed(call, refused.reply)

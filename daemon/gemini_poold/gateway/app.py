@@ -114,6 +114,7 @@ class Gateway:
         await self.close_listeners()
         servers = [door.server for door in self._doors if door.server is not None]
         self._doors.clear()
+        self._end([task for task, exchange in self._handling.items() if exchange.standing])
         await connections.drain(servers, grace_s, keep)
         self._draining = True
         self._end(list(self._handling))

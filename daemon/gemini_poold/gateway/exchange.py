@@ -80,6 +80,7 @@ class Exchange:
         "services",
         "shape",
         "spooled_bytes",
+        "standing",
         "started_at",
         "status",
         "target",
@@ -116,6 +117,7 @@ class Exchange:
         self.trace: RequestTrace | None = None
         self.origin = ""  # an allowed web page's: its browser wants to be told
         self.begun: web.StreamResponse | None = None  # a stream whose head went out
+        self.standing = False  # a connection without an end of its own: a stop ends it at once
         self.ended_by_us = False  # cancelled because the daemon stops, not because the client went away
 
     def note_attempts(self) -> None:

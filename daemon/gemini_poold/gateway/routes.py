@@ -7,6 +7,7 @@ other path is unknown (404).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,7 +16,19 @@ from aiohttp import web
 
 from gemini_pool.errors import PoolError
 
-from . import bound, code_assist, embedding, gemini, health, metadata, openai, passthrough, uploads, vertex
+from . import (
+    bound,
+    code_assist,
+    embedding,
+    gemini,
+    health,
+    live,
+    metadata,
+    openai,
+    passthrough,
+    uploads,
+    vertex,
+)
 from .errors import Shape
 from .exchange import Exchange, Target
 
@@ -26,7 +39,6 @@ VERTEX_VERSIONS = frozenset({"v1", "v1beta1"})
 NOT_SERVED = {
     "auth_tokens": "ephemeral tokens",
     "dynamic": "dynamic models",
-    "ws": "the Live API",
     "reasoningEngines": "reasoning engines",
     "endpoints": "Vertex endpoints",
 }
@@ -62,6 +74,15 @@ OPENAI_KEPT = frozenset(
 )
 
 
+# The Live API's paths, of each surface; those for ephemeral tokens are not served.
+_LIVE = {
+    "gl": re.compile(
+        r"google\.ai\.generativelanguage\.(v1(?:alpha|beta)?)\.GenerativeService\.BidiGenerateContent"
+    ),
+    "vx": re.compile(r"google\.cloud\.aiplatform\.(v1(?:beta1)?)\.LlmBidiService/BidiGenerateContent"),
+}
+
+
 class Route(NamedTuple):
     """`open`: answered without a key."""
 
@@ -94,8 +115,10 @@ def route(verb: str, path: str) -> Route:
     if first in {"upload", "download"} and len(segments) > 2 and segments[1] in GEMINI_VERSIONS:
         handler = uploads.handle if first == "upload" else passthrough.handle
         return _verbs(verb, Route(Target("gl", segments[1], first), handler), STREAMED_VERBS[first])
+    if path.startswith("//ws/"):  # so says google-genai for JavaScript
+        return _live(path.removeprefix("//ws/"))
     if first == "ws":
-        return _unserved(Target("gl", "", ""), NOT_SERVED[first])
+        return _live("/".join(segments[1:]))
     return _unknown(Target("", "", ""), path)
 
 
@@ -193,6 +216,13 @@ def _vertex(verb: str, version: str, rest: list[str]) -> Route:
     if method not in vertex.HANDLERS:
         return _unserved(target, f"models.{method}")
     return _verbs(verb, Route(target, vertex.HANDLERS[method]), {"POST"})
+
+
+def _live(rest: str) -> Route:
+    for surface, known in _LIVE.items():
+        if found := known.fullmatch(rest):
+            return Route(Target(surface, found[1], "bidiGenerateContent"), live.handle)
+    return _unserved(Target("gl", "", ""), "anything more of the Live API")
 
 
 def _code_assist(verb: str, rest: str) -> Route:

@@ -18,6 +18,7 @@ from ..core.model import Usage
 from ..runtime.dispatch import Answer, Call
 from ..runtime.forward import Forwarder
 from ..runtime.lending import Lender
+from ..runtime.live import Live
 from .auth import Handed, LocalKeys
 from .meter import Meter
 from .signatures import Signatures
@@ -104,6 +105,7 @@ class Services:
     signatures: Signatures = field(default_factory=Signatures)
     handed: Handed = field(default_factory=Handed)
     lender: Lender | None = None
+    live: Live | None = None
     tracing: Tracing | None = None  # off, as it nearly always is
     forwarder: Forwarder | None = None  # for what is no method of a model; None: none of that is served
     spool: Path | None = None  # the folder for large bodies; None: they stay in the memory

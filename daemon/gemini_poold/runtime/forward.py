@@ -199,7 +199,7 @@ class Forwarder:
             raise
 
     async def _try(self, run: Attempts, verb: str, path: str, body: Body, *, whole: bool) -> Forwarded | None:
-        headers = await self._headers(run)
+        headers = await self.headers(run)
         if headers is None:
             return None
         backend, limits = run.backend, self._dispatcher.limits
@@ -237,7 +237,8 @@ class Forwarder:
             run.fail(outcome if again else replace(outcome, rotate=False))
         return None
 
-    async def _headers(self, run: Attempts) -> dict[str, str] | None:
+    async def headers(self, run: Attempts) -> dict[str, str] | None:
+        """What to send besides the client's. None: there is no token now, and the lease is settled."""
         token = self._tokens.headers_nowait(run.account.id)
         if token is None:
             token = await self._renewed(run, Need.MISSING)
@@ -255,6 +256,12 @@ class Forwarder:
         status, headers = response.status, response.headers
         said = await response.read(MAX_ERROR)
         body = run.without_credential(coding.plain(said, headers.get("Content-Encoding", ""), MAX_ERROR))
+        await self.refused(run, status, headers, body, whole=whole)
+
+    async def refused(
+        self, run: Attempts, status: int, headers: Mapping[str, str], body: bytes, *, whole: bool = True
+    ) -> None:
+        """Act on a refusal. Returns when another attempt is worth it, else raises PoolError."""
         if (status in _ABOUT_THE_RESOURCE and b"API_KEY" not in body) or any(
             words in body for words in _NOT_YOURS
         ):
