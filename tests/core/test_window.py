@@ -151,6 +151,20 @@ def test_a_limit_that_is_told_to_one_on_trial_is_kept() -> None:
     assert sent == 3
 
 
+def test_a_phase_of_counted_windows_is_no_phase_of_told_ones() -> None:
+    """Fixed windows were made out without a word; when Google names the limit, no minute holds more than that."""
+    pace = Pace(Limits())
+    pace.window.limit, pace.window.anchor, pace.window.width_s = 5, NOW + 1.0, 30.0
+    pace.window.tell(5, MINUTE)
+    sent = 0
+    for n in range(240):
+        now = NOW - 58.0 + n / 4
+        while pace.free_at(now) <= now and sent < 20:
+            pace.answered(pace.spend(now), now, tokens=None)
+            sent += 1
+    assert sent == 5
+
+
 def test_what_was_under_way_at_a_refusal_teaches_once() -> None:
     """Twenty at once, ten of them refused: one lesson, not ten."""
     story = Story(10)

@@ -57,6 +57,7 @@ class Trace:
     by_tokens: bool = False  # success is weighed in input tokens, because those are what is limited
     text: str = ""
     seeds: int = 0  # 0: as many as asked for
+    wire_s: tuple[float, float] = (0.02, 0.08)  # one way to Google, uniformly
 
     def arrivals(self, seed: int) -> list[Ask]:
         rng = Random(f"{self.name}/{seed}/arrivals")
@@ -221,6 +222,10 @@ ALL: tuple[Trace, ...] = (
     Trace(
         "times-only-phased", FOUR, _phased(4, 60), steady(1.2), "learn", hints=Hints.TIME,
         text="fixed minutes of different phase, refusals tell a time only",
+    ),
+    Trace(
+        "times-only-10s", FOUR, alike(FOUR, Quota(20, window_s=10.0)), steady(1.2), "learn", hints=Hints.TIME, wire_s=(0.005, 0.08),
+        text="rolling windows of 10 s, refusals tell a time only, 5 to 80 ms each way to Google",
     ),
     Trace("no-hints", FOUR, alike(FOUR, RPM60), steady(1.2), "blind", hints=Hints.NONE, text="rolling minutes, refusals tell nothing"),
     Trace("no-hints-phased", FOUR, _phased(4, 60), steady(1.2), "blind", hints=Hints.NONE, text="fixed minutes, refusals tell nothing"),

@@ -11,8 +11,6 @@ from .google import OK, Answer, Google
 from .sim import Later, Sim
 from .traces import Ask, Trace
 
-_WIRE_S = (0.02, 0.08)  # one way to Google
-
 
 class Algorithm(Protocol):
     """A pool. `serve` is a process that ends when the request was answered or given up."""
@@ -71,12 +69,14 @@ class World:
         if max(self._told.get(pair, 0.0), self._told.get(("", ask.model), 0.0)) > self.now + 1e-6:
             self.ledger.told_sends += 1
         later = Later()
-        self.sim.at(self.now + self._rng.uniform(*_WIRE_S), self._arrive, ask, key_id, self.now, later)
+        self.sim.at(
+            self.now + self._rng.uniform(*self.trace.wire_s), self._arrive, ask, key_id, self.now, later
+        )
         return later
 
     def _arrive(self, ask: Ask, key_id: str, sent_at: float, later: Later) -> None:
         answer = self.google.receive(key_id, ask.model, ask.tokens, self.now)
-        took_s = self.trace.answer_s if answer.ok else self._rng.uniform(*_WIRE_S)
+        took_s = self.trace.answer_s if answer.ok else self._rng.uniform(*self.trace.wire_s)
         back_at = sent_at + took_s if answer.ok else self.now + took_s
         self.sim.at(back_at, self._answered, ask, key_id, sent_at, answer, later)
 

@@ -7,7 +7,7 @@ Rules
    the long run. After a told end (of a limit that is large enough for a refusal more not to matter) fixed windows are
    supposed, and believed when a request is answered that sliding windows would have refused. Told ends that proved
    wrong are not believed again.
-3. Where nothing names the window it is a minute, or what told ends and answered trials prove.
+3. Where nothing names the window it is a minute, or what told ends (`ends.py`) and answered trials prove.
 4. Without any told time nothing is sent for 4 s, then one request is tried, then after 8 s, 16 s …. One that is answered
    although sliding windows would have refused it has met the beginning of a fixed one; from there to the next refusal
    we count what fits, from there to the next beginning how long the window is.
@@ -25,6 +25,7 @@ from collections import deque
 from enum import IntEnum
 from math import floor, inf
 
+from .ends import Ends, Found
 from .evenly import MINUTE_S, Evenly
 from .model import PaceRow
 
@@ -43,7 +44,7 @@ _RAISE_EVERY = 3.0  # windows, before a counted limit is tried beyond
 _RAISE_BY = 0.05
 _MOST_DOUBLINGS = 5
 _RAISE_LONGEST_S = 3_600.0
-_LESS = 0.85  # of a limit that was counted and proved too great
+_DOUBTS = 3
 
 Sent = deque[
     list[float]
@@ -69,8 +70,11 @@ class Window:
         "_base",
         "_base_until",
         "_beyond_at",
+        "_doubts",
+        "_ends",
         "_even",
         "_excused",
+        "_found",
         "_fresh",
         "_hold_at",
         "_lesson_at",
@@ -86,6 +90,7 @@ class Window:
         "_told_end",
         "_trials",
         "_tried_at",
+        "_trip_s",
         "_wronged",
         "anchor",
         "limit",
@@ -106,6 +111,7 @@ class Window:
         self._excused = False  # what was under way at the last refusal teaches nothing more
         self.slack_s = _SLACK * MINUTE_S
         self._lesson_at = 0.0  # the last refusal
+        self._trip_s = 0.0  # … took so long to Google and back
         self._told_end = 0.0  # the end that it told
         self._apart_s = 0.0  # between the last two told ends
         self._fresh = False  # the lesson under way is the first one, and began with an unused bucket
@@ -126,6 +132,9 @@ class Window:
         self._opened_at = 0.0  # when the last trial that was answered was sent
         self._opened_before = 0.0
         self._even: Evenly | None = None  # windows are given up
+        self._ends = Ends()
+        self._found: Found | None = None  # what they said
+        self._doubts = 0  # so many refusals more need not fit
 
     def recall(self, row: PaceRow) -> None:
         """Take up what an earlier run had learnt."""
@@ -177,7 +186,7 @@ class Window:
             return
         if limit is not None and self._beyond_at <= now and len(sent) > limit:
             ahead_s = self._leaves_at(sent[-limit - 1][0]) - now
-            if ahead_s > (_CLEAR_S + self.slack_s if self.anchor is None else 0.0):
+            if ahead_s > (_CLEAR_S + self._trip_s + self.slack_s if self.anchor is None else 0.0):
                 self._probe_at, self._probe_from = now, self._opened_at
         if self.anchor is not None:
             self._open(sent, now)
@@ -199,6 +208,7 @@ class Window:
             if self.source is not Source.TOLD:
                 self._beyond_at, self._base, self._hold_at, self._even = inf, 0, 0.0, None
                 self._probe_at = self._base_until = self._supposed = 0.0  # what was tried is known now
+                self.anchor, self._found = None, None  # of another length, perhaps
             self.source, self.limit = Source.TOLD, limit
         self.width_s, self.named = width_s, True
 
@@ -243,9 +253,14 @@ class Window:
         probe = sent_at == self._probe_at
         self._probe_at = 0.0 if probe else self._probe_at
         news = sent_at > self._lesson_at  # else it was under way when the last lesson came
-        self._lesson_at = now
+        self._lesson_at, self._trip_s = now, now - sent_at
+        self._ends.drop(sent_at)
         if not news and self._excused:
             return
+        if told_until is not None and self.source < Source.TOLD:
+            self._ends.add((at for at, _ in sent), sent_at, now, told_until)
+            if self._explain(sent, sent_at, now, told_until, probe=probe):
+                return
         self._excused = False
         if self._supposed and sent_at >= self._supposed:  # no fixed windows after all
             self._supposed, self._beyond_at, self._probe_at = 0.0, inf, 0.0
@@ -314,6 +329,40 @@ class Window:
             self._wronged += 1
         return False
 
+    def _explain(self, sent: Sent, sent_at: float, now: float, told: float, *, probe: bool) -> bool:
+        """Whether the ends that were told so far say what the window is. What they said once is kept for some refusals that
+        do not fit: others may use the bucket, too."""
+        known, found = self._found, self._ends.found(self._found)
+        if found is None:
+            if known is None or not self._doubts:
+                self._found = None
+                return False
+            self._doubts -= 1
+            if not probe and self._too_early(sent, sent_at):
+                self._shift_a_little(now, told)
+        elif known is None or found[1:3] != known[1:3]:
+            self.limit, self.width_s, self.anchor = found.limit, found.width_s, found.anchor
+            self.named, self.source = found.anchor is not None, Source.COUNTED
+            self.slack_s = max(_SLACK * self.width_s, min(found.blur_s / 2, _MOST_SLACK * self.width_s))
+            self._supposed = self._open_at = self._raise_every_s = 0.0
+            self._found, self._doubts = found, _DOUBTS
+        else:
+            self._doubts = _DOUBTS
+            if not probe and self._too_early(sent, sent_at):
+                self.limit = min(self.limit or found.limit, found.limit)
+                self._shift_a_little(now, told)
+        self._open_at = max(self._open_at, told)
+        if probe:
+            self._take_back(now)
+        else:
+            self._excused = True
+            self._plan_raise(now)
+        return True
+
+    def _shift_a_little(self, now: float, told: float) -> None:
+        if told - now <= self._tolerance_s:
+            self._shift(now, told)
+
     def _suppose(self, told: float) -> None:
         if self.source is not Source.CONFIGURED and not self._wronged and (self.limit or 0) >= _LARGE:
             self._supposed = self._beyond_at = told
@@ -352,7 +401,9 @@ class Window:
             self._fresh = len(inside) == len(
                 sent
             )  # nothing older: the oldest is what leaves when the window ends
-        self.width_s = min(max(told - inside[0], _SHORTEST_S), MINUTE_S) if self._fresh else MINUTE_S
+        self.width_s = (
+            min(max(told - self._trip_s - inside[0], _SHORTEST_S), MINUTE_S) if self._fresh else MINUTE_S
+        )
         self.slack_s = max(self.slack_s if self.limit is not None else 0.0, _SLACK * self.width_s)
         self.limit = len(inside)
         self.source = Source.COUNTED
