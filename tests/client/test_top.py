@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -132,15 +133,27 @@ def test_a_terminal_is_given_back_whoever_ends_it(daemon: DaemonProcess):
         top = subprocess.Popen(
             [sys.executable, "-m", "gemini_pool.cli", "top"],
             env={**daemon.env, "TERM": "xterm"}, stdin=slave, stdout=slave, stderr=slave,
+            preexec_fn=_interruptible,
         )  # fmt: skip
         os.close(slave)
         shown = b""
         while b"gemini-pool, " not in shown:
-            shown += os.read(master, 65536)
+            shown += _read(master)
         top.send_signal(number)
         with contextlib.suppress(OSError):  # nobody has the other end any more
-            while more := os.read(master, 65536):
+            while more := _read(master):
                 shown += more
         os.close(master)
         assert top.wait(PATIENCE_S) == (0 if number == signal.SIGINT else 128 + number)
         assert shown.endswith(b"\x1b[?25h\x1b[?1049l")
+
+
+def _interruptible() -> None:
+    """A shell starts what runs in the background with ^C ignored, which programs inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _read(terminal: int) -> bytes:
+    """What comes next; a program that says nothing more and does not end is a failure, not a wait for ever."""
+    assert select.select([terminal], [], [], PATIENCE_S)[0], "nothing more came, and it has not ended"
+    return os.read(terminal, 65536)
