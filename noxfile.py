@@ -113,7 +113,7 @@ def systemd(session: nox.Session) -> None:
 
 @nox.session
 def deb(session: nox.Session) -> None:
-    """Build the Debian package, install, upgrade and purge it on this very machine: as root, on Debian or the like."""
+    """Build the Debian package; install, upgrade and purge it in a clean root: as root, on Debian, with debootstrap."""
     installed(session)
     pinned(session, "build")
     session.run("pytest", "tests/deb", *session.posargs)
@@ -157,8 +157,12 @@ def properties(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """A thousand slow streams at once; memory over 100,000 requests and a large upload."""
+    """Ten minutes of idling; a thousand slow streams; memory over 100,000 requests. `-- --quick`: a minute of idling."""
     installed(session)
+    if session.posargs == ["--quick"]:
+        session.run("python", "tests/soak/idle.py", "--check", "--seconds", "60")
+        return
+    session.run("python", "tests/soak/idle.py", "--check")
     session.run("python", "tests/soak/slow_clients.py", "--check", *session.posargs)
     session.run("python", "tests/bench/gateway.py", "--long", "--check", *session.posargs)
 

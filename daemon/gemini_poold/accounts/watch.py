@@ -19,8 +19,8 @@ from gemini_poold.files import MAX_BYTES
 from .store import digest_of
 
 # How often the watching thread wakes up. A change is seen within two of these, which keeps a save well below the
-# second that users were promised; shorter steps cost CPU on an idle machine.
-STEP_MS = 250
+# second that users were promised; each step is a wake-up of an idle machine.
+STEP_MS = 350
 DEBOUNCE_MS = 500  # somebody who writes to the folder all the time may not hold back our news for longer
 # Some changes make no event in the folders that are watched (a link further up was turned, a network file system).
 LOOK_ANYWAY_MS = 5_000
