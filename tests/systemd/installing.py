@@ -68,6 +68,7 @@ def life(google: Google, path: Path) -> dict[str, Any]:
     out["states"] = [inside.state(unit) for unit in (SERVICE, SOCKET, PORT)]
     out["answer"] = "result" in inside.ask("Say hello")
     out["port"] = inside.call("daemon/info")["result"]["gateway_url"]
+    out["sandbox"] = _sandbox(pid)
     again = command(path, "service", "install")
     out["again"] = [again.returncode, again.stdout, inside.main_pid() == pid]
     line = ["systemd-analyze", "--user", "verify", SERVICE, SOCKET, PORT]
@@ -80,6 +81,31 @@ def life(google: Google, path: Path) -> dict[str, Any]:
     out["left"] = sorted(str(name) for name in _files() - before)
     out["units_left"] = inside.systemctl("list-units", "--all", "--no-legend", "gemini-pool*").stdout
     out["accounts"] = (inside.CONFIG / "accounts.toml").exists()
+    return out
+
+
+def _sandbox(pid: int) -> dict[str, Any]:
+    """What the running process has of the drop-in, by what the kernel says of it."""
+    mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    writable = {fields[4]: fields[5].split(",")[0] == "rw" for fields in mounts}
+    return {
+        "drop_in": (USER_UNITS / f"{SERVICE}.d" / "sandbox.conf").exists(),
+        "own_users": Path(f"/proc/{pid}/uid_map").read_text() != Path("/proc/self/uid_map").read_text(),
+        "root_writable": writable["/"],
+        "home_writable": writable.get(str(HOME), writable["/"]),
+    }
+
+
+def without_namespaces(google: Google) -> dict[str, Any]:
+    """Installed where the probe has to fail; then the drop-in is forced, and the service comes up all the same."""
+    path = in_venv()
+    inside.write_accounts(inside.key_account(google, "key-a"))
+    inside.write_config(google)
+    out: dict[str, Any] = {}
+    for way in ("auto", "on"):
+        done = command(path, "service", "install", "--sandbox", way)
+        out[way] = {"install": [done.returncode, done.stdout, done.stderr], **_sandbox(inside.main_pid())}
+        out[way]["answer"] = "result" in inside.ask("Say hello")
     return out
 
 
@@ -142,4 +168,4 @@ def doctor_mends(google: Google) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    inside.run({"from_a_venv": from_a_venv, "from_pipx": from_pipx, "doctor_mends": doctor_mends})
+    inside.run({each.__name__: each for each in (from_a_venv, from_pipx, without_namespaces, doctor_mends)})

@@ -56,18 +56,6 @@ def verdict(word: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {"code": word.returncode, "text": (word.stdout + word.stderr).strip()}
 
 
-@scenario
-def verify(google: Google) -> dict[str, Any]:
-    """The units alone."""
-    inside.install()
-    line = ["systemd-analyze", "--user", "verify", SERVICE, SOCKET]
-    found = verdict(subprocess.run(line, capture_output=True, text=True))
-    line = ["systemd-analyze", "--user", "--no-pager", "security", SERVICE]
-    text = subprocess.run(line, capture_output=True, text=True).stdout
-    exposure = re.search(r"Overall exposure level[^:]*: ([0-9.]+)", text)
-    return {"verify": found, "exposure": float(exposure[1]) if exposure else None}
-
-
 def watched_start() -> dict[str, Any]:
     """Start without waiting, and look at state and sockets, in this order, until the unit is active."""
     systemctl("start", "--no-block", SERVICE)

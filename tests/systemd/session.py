@@ -22,6 +22,8 @@ ROOT = HERE.parent.parent
 UID = 1000
 CANNOT = 77  # user-session.sh: this machine cannot do it
 EXIT_CONFIG = 78
+# The root itself, laid over a folder ($0, whatever is in it) and entered as a chroot.
+IN_A_CHROOT = 'mount --make-rprivate / && mount --rbind / "$0" && exec chroot "$0" "$@"'
 
 
 def run_inside(
@@ -31,12 +33,19 @@ def run_inside(
     keep: Sequence[Path] = (),
     extra: Mapping[str, str] | None = None,
     timeout_s: float = 120,
+    namespaces: bool = True,
 ) -> dict[str, Any]:
-    """What a scenario saw. `keep`: further paths that an ordinary user may read in there; `extra`: environment."""
+    """What a scenario saw. `keep`: further paths that an ordinary user may read in there; `extra`: environment.
+
+    Without `namespaces` ordinary users get none of their own, as where a security module forbids them: in a chroot,
+    the kernel refuses a new user namespace.
+    """
     kept = [sys.prefix, sys.base_prefix, str(ROOT), *map(str, keep)]
     line = [str(HERE / "user-session.sh"), "-u", str(UID)]
     line += [word for path in kept for word in ("-p", path)]
     line += [sys.executable, str(HERE / script), name]
+    if not namespaces:
+        line = ["unshare", "--mount", "bash", "-c", IN_A_CHROOT, str(HERE), *line]
     done = subprocess.run(
         line,
         cwd="/",

@@ -38,6 +38,8 @@ def test_the_installed_unit_starts_and_leaves_nothing(wheel: Path, scenario: str
     assert " ".join(found["status"]["command"]).endswith(expected + " run")
     assert found["answer"] and found["after_restart"]
     assert found["port"] == "http://127.0.0.1:28790"
+    expected = {"drop_in": True, "own_users": True, "root_writable": False, "home_writable": True}
+    assert found["sandbox"] == expected
     assert found["again"][0] == 0 and found["again"][2], "a second install restarted the daemon"
     assert "as they should be" in found["again"][1]
     assert found["verify"] == [0, ""]
@@ -45,6 +47,18 @@ def test_the_installed_unit_starts_and_leaves_nothing(wheel: Path, scenario: str
     assert found["left"] == []
     assert found["units_left"] == ""
     assert found["accounts"] is True
+
+
+def test_no_sandbox_where_the_probe_fails(wheel: Path) -> None:
+    """Without user namespaces the drop-in is not written; forced, it is taken away again, and the service runs."""
+    found = run_inside(
+        "without_namespaces", "installing.py", keep=[wheel.parent], extra={"SERVICE_WHEEL": str(wheel)},
+        timeout_s=300, namespaces=False,
+    )  # fmt: skip
+    for way, said in (("auto", "no namespace sandbox"), ("on", "taken away again")):
+        code, out, _ = found[way]["install"]
+        assert code == 0 and said in out, found[way]
+        assert (found[way]["drop_in"], found[way]["own_users"], found[way]["answer"]) == (False, False, True)
 
 
 def test_doctor_knows_the_unit_and_mends_it(wheel: Path) -> None:

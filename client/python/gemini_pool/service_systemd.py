@@ -149,10 +149,14 @@ class Systemd:
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def sandbox_works(self) -> bool:
-        """The very lines of the drop-in, tried on a command that does nothing."""
+        """The very lines of the drop-in, tried on a command that does nothing.
+
+        As a oneshot, whose start ends with it: to --wait for another kind takes a D-Bus, which not every session has.
+        """
         lines = [line for line in files.template("sandbox.conf").splitlines() if line and line[0] not in "#["]
         words = [word for line in lines for word in ("-p", self._expanded(line))]
-        return run("systemd-run", "--user", "--wait", "--quiet", "--collect", *words, "true").returncode == 0
+        line = ["systemd-run", "--user", "--quiet", "--collect", "--service-type=oneshot", *words, "true"]
+        return run(*line).returncode == 0
 
     def _expanded(self, line: str) -> str:
         """`systemd-run` of old versions does not know a unit's specifiers."""
