@@ -73,6 +73,7 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "multidict": frozenset({"base", "gateway", "fake", "demo"}),
     "google": frozenset({"credentials"}),
     "cryptography": frozenset({"credentials", "transfer", "fake", "demo"}),
+    "jeepney": frozenset({"runtime"}),
     "keyring": frozenset({"credentials"}),
     "pyrage": frozenset({"transfer"}),
     "tomlkit": frozenset({"accounts"}),

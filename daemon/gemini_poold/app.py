@@ -52,7 +52,7 @@ from .ipc import listen, views
 from .ipc.server import Server
 from .ipc.services import Services as RpcServices
 from .reload import Reloader
-from .runtime import network
+from .runtime import logind, network
 from .runtime.broker import Broker
 from .runtime.dispatch import Dispatcher
 from .runtime.forward import Forwarder
@@ -61,7 +61,7 @@ from .runtime.lifecycle import Lifecycle
 from .runtime.live import Live
 from .runtime.poller import Poller
 from .runtime.setup import Setup
-from .runtime.ticker import Ticker
+from .runtime.waking import Waking
 from .store import Store
 from .transport import AiohttpTransport
 
@@ -378,7 +378,7 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.wanted.set)
         loop.add_signal_handler(signal.SIGUSR1, self._dump)
-        ticker = Ticker(self._clock, self._jumped)
+        waking = Waking(self._lifecycle, self._broker, self._poller, self._need_transport(), self._clock)
         try:
             async with asyncio.TaskGroup() as group:
                 for task in (
@@ -387,8 +387,10 @@ class Daemon:
                     self._broker.run(),
                     self._poller.run(),
                     self._reloader.run(),
-                    ticker.run(),
-                    network.watch(self._network_changed, self._clock),
+                    waking.run(),
+                    waking.ticker.run(),
+                    network.watch(waking.network_changed, self._clock),
+                    logind.watch(waking.sleep, self._clock),
                     self._tell_status(),
                     garbage.run(self._clock, self._busy),
                     service.feed_watchdog(self._notifier, self._clock, self._ailing),
@@ -456,19 +458,6 @@ class Daemon:
                         log.info("%d leases go on after the restart", left)
             await self._store.close()
         self._claims.close()
-
-    def _jumped(self, kind: str, seconds: float) -> None:
-        """The machine slept, or somebody set the clock: everything planned in time is planned anew."""
-        log.info("%s of %.0f s noticed", kind, seconds)
-        stepped_s = seconds if kind == "step" else 0.0
-        self._lifecycle.tokens.replan(self._clock.now(), stepped_s=stepped_s)
-        self._lifecycle.replan()
-        self._broker.expire()
-
-    def _network_changed(self) -> None:
-        """What failed for want of a network is tried again now, not when its back-off ends."""
-        self._lifecycle.tokens.replan(self._clock.now())
-        self._lifecycle.replan()
 
     def _ailing(self) -> str:
         """What no longer moves, for the watchdog. A full disk is told in `status`; a restart would not mend it.

@@ -28,6 +28,7 @@ from .errors import ConfigInvalid, FailureKind, UpstreamFailure
 from .proxies import Proxies, parsed
 
 USER_AGENT = f"gemini-pool/{VERSION}"
+RETIRED_MAX = 3  # sessions of before earlier suspends, whose last answers may still be coming
 KEEP_ALIVE_S = (
     60.0  # shorter than the idle time after which Google's front ends hang up, so few races with that
 )
@@ -175,6 +176,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._patience: http1.Patience
         self._places: dict[str, http1.Place | None] = {}  # by URL; None: not the short way
+        self._retired: list[tuple[aiohttp.ClientSession, http1.Patience]] = []
 
     async def open(
         self,
@@ -235,11 +237,21 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection. A request that comes later opens a new session."""
+        await self.renew(cut=True)
+
+    async def renew(self, *, cut: bool) -> None:
+        """From now on no request goes over a connection that is open now.
+
+        A request under way keeps its own, unless `cut`; idle ones close by themselves as ever.
+        """
         session, self._session = self._session, None
         self._places.clear()
         if session is not None:
-            self._patience.close()
-            await session.close()
+            self._retired.append((session, self._patience))
+        while len(self._retired) > (0 if cut else RETIRED_MAX):
+            old, patience = self._retired.pop(0)
+            patience.close()
+            await old.close()
 
     def _place(self, url: str) -> http1.Place | None:
         """Where requests to a URL go, None when they go the long way: by a proxy, or what is no plain URL."""

@@ -69,6 +69,7 @@ class Bootstrap(NamedTuple):
         """Waits for it, and gives it a user."""
         if self.process.wait():
             raise Unable(f"no clean root: {self.log.read_text(errors='replace')[-600:]}")
+        self.folder.chmod(0o755)  # temporary folders are closed to others
         subprocess.run(
             ["chroot", self.folder, "useradd", "--create-home", "--uid", str(UID), USER], check=True
         )

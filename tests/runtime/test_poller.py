@@ -109,6 +109,22 @@ async def test_google_says_when_to_ask_again():
         assert poller._due["user-a"] >= rig.clock.now() + 890
 
 
+async def test_awake_again_a_failure_is_not_waited_out():
+    """What failed before a suspend is due at once, but no sooner than Google said, nor again and again."""
+    async with polled("user-a", "user-b") as (rig, poller):
+        rig.fake.faults.add(Fault.status(500))
+        await poller.poll_now("user-a", scheduled=True)
+        rig.fake.faults.add(Fault.status(429, body=replies.ca_rate_limited("900s")))
+        await poller.poll_now("user-b", scheduled=True)
+        told, now = poller._due["user-b"], rig.clock.now()
+        assert poller._due["user-a"] > now + 200
+        poller.replan()
+        assert now < poller._due["user-a"] <= now + 60
+        assert poller._due["user-b"] == pytest.approx(told, abs=120) and poller._due["user-b"] >= now + 890
+        poller.replan()
+        assert len(asked(rig)) == 2
+
+
 async def test_other_backends_do_not_tell():
     """Keys and Vertex have no such call; an unknown account neither."""
     async with polled("key-a") as (rig, poller):

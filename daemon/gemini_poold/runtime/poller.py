@@ -8,6 +8,7 @@ fails changes no account's state: the last good readings stay, with their age, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ..backends import code_assist_quota, google_errors
 from ..backends.code_assist import CodeAssist
 from ..clock import Clock
 from ..core import model as core
-from ..core.quota import IDLE_S, NEAR, Asked, Quotas, next_poll_at
+from ..core.quota import EARLIEST_S, IDLE_S, NEAR, Asked, Quotas, next_poll_at
 from ..errors import PoolError
 from ..transport import Transport
 from .broker import Broker
@@ -60,6 +61,7 @@ class Poller:
         self._due: dict[str, float] = {}
         self._busy: dict[str, asyncio.Lock] = {}
         self._slow: set[str] = set()  # planned as idle
+        self._stirred = asyncio.Event()
         self._allowed = float(AT_ONCE)  # polls that the budget allows now
         self._allowed_at = clock.now()
 
@@ -75,7 +77,18 @@ class Poller:
                 async with asyncio.TaskGroup() as group:
                     for account in due[i : i + AT_ONCE]:
                         group.create_task(self.poll_now(account.id, scheduled=True))
-            await self._clock.sleep(self._nap_s())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._nap_s()):
+                    await self._stirred.wait()
+            self._stirred.clear()
+
+    def replan(self) -> None:
+        """After a suspend or a clock step: look who is due by now, and no longer wait out a failure of before."""
+        for account_id in self.errors:
+            asked = self._asked.get(account_id, Asked())
+            due = max(asked.at + min(EARLIEST_S, self.interval_s), asked.retry_at)
+            self._due[account_id] = min(due, self._due.get(account_id, due))
+        self._stirred.set()
 
     async def poll_now(self, account_id: str, *, scheduled: bool = False) -> str:
         """Ask about one account; joins a poll that is in flight. Returns what went wrong, "" when nothing did."""

@@ -77,12 +77,13 @@ class Ticker:
         self._last = read(self._clock)
         while True:
             await self._clock.sleep(self._interval_s)
-            self.tick(slept_s=self._interval_s)
+            self.tick()
 
-    def tick(self, *, slept_s: float = 0.0) -> list[Jump]:
-        """Compare now (also called when logind says that the machine woke up). Small drifts are not summed up."""
+    def tick(self, *, slept_s: float | None = None) -> list[Jump]:
+        """Compare now, whatever part of the interval has passed (also called when logind says that the machine woke
+        up). Small drifts are not summed up."""
         after = read(self._clock)
-        found = jumps(self._last, after, slept_s=slept_s)
+        found = jumps(self._last, after, slept_s=self._interval_s if slept_s is None else slept_s)
         self._last = after
         if self._steady is not None:
             self._steady.settle()
