@@ -28,7 +28,7 @@ from .errors import ConfigInvalid, FailureKind, UpstreamFailure
 from .proxies import Proxies, parsed
 
 USER_AGENT = f"gemini-pool/{VERSION}"
-RETIRED_MAX = 3  # sessions of before earlier suspends, whose last answers may still be coming
+RETIRED_S = 3600.0  # the last answer over connections of before a suspend has ended by then
 KEEP_ALIVE_S = (
     60.0  # shorter than the idle time after which Google's front ends hang up, so few races with that
 )
@@ -176,7 +176,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._patience: http1.Patience
         self._places: dict[str, http1.Place | None] = {}  # by URL; None: not the short way
-        self._retired: list[tuple[aiohttp.ClientSession, http1.Patience]] = []
+        self._retired: list[tuple[float, aiohttp.ClientSession, http1.Patience]] = []
 
     async def open(
         self,
@@ -237,21 +237,27 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """Close every connection. A request that comes later opens a new session."""
-        await self.renew(cut=True)
+        await self.renew()
+        while self._retired:
+            await self._retire()
 
-    async def renew(self, *, cut: bool) -> None:
+    async def renew(self) -> None:
         """From now on no request goes over a connection that is open now.
 
-        A request under way keeps its own, unless `cut`; idle ones close by themselves as ever.
+        A request under way keeps its own (aiohttp would let its reader wait for ever); idle ones close by themselves.
         """
+        now = asyncio.get_running_loop().time()
+        while self._retired and now - self._retired[0][0] > RETIRED_S:
+            await self._retire()
         session, self._session = self._session, None
         self._places.clear()
         if session is not None:
-            self._retired.append((session, self._patience))
-        while len(self._retired) > (0 if cut else RETIRED_MAX):
-            old, patience = self._retired.pop(0)
-            patience.close()
-            await old.close()
+            self._retired.append((now, session, self._patience))
+
+    async def _retire(self) -> None:
+        _, session, patience = self._retired.pop(0)
+        patience.close()
+        await session.close()
 
     def _place(self, url: str) -> http1.Place | None:
         """Where requests to a URL go, None when they go the long way: by a proxy, or what is no plain URL."""

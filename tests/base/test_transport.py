@@ -508,35 +508,16 @@ async def test_after_a_suspend_no_request_takes_an_old_connection() -> None:
 
     async with peer(slowly) as google, transport() as out:
         under_way = await out.open("GET", google.url, headers={})
-        await out.renew(cut=False)
-        await out.renew(cut=False)
+        await out.renew()
+        await out.renew()
         more.set()
         assert await under_way.read() == b"hi"
         await out.fetch("GET", google.url, headers={})
         assert google.connections == 2
-        await out.renew(cut=False)
+        await out.renew()
         await out.fetch("GET", google.url, headers={})
         await out.fetch("GET", google.url, headers={})
         assert google.connections == 3
-
-
-async def test_after_a_long_suspend_answers_end() -> None:
-    """`renew(cut=True)`: whoever waits for one hears at once that none comes, instead of when his patience ends."""
-
-    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nh")
-        await asyncio.Event().wait()
-
-    async with peer(half) as google, transport() as out:
-        under_way = await out.open("GET", google.url, headers={})
-        await out.renew(cut=False)
-        reading = asyncio.ensure_future(under_way.read())
-        await asyncio.sleep(0)
-        await out.renew(cut=True)
-        async with asyncio.timeout(10):
-            with pytest.raises(UpstreamFailure) as caught:
-                await reading
-    assert caught.value.sent
 
 
 ENV = {"HTTPS_PROXY": "http://env:1", "https_proxy": "http://lower:1", "NO_PROXY": "internal.example, .corp"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import shlex
 import shutil
 import stat
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SESSION = ROOT / "tests" / "systemd" / "user-session.sh"
 USER, UID = "dev", 1000
 HOME = f"/home/{USER}"
+HOME_OF_ROOT = pwd.getpwuid(0).pw_dir
 CANNOT = 77
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # What every package manager's run leaves, and what is no part of the system.
@@ -133,7 +135,7 @@ class Root:
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """As root, in there."""
-        environ = [f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive", "HOME=/root"]
+        environ = [f"PATH={PATH}", "DEBIAN_FRONTEND=noninteractive", f"HOME={HOME_OF_ROOT}"]
         line = ["nsenter", "--target", str(self._init), "--mount", "--pid", "--root", "--wd"]
         line += ["env", "-i", *environ, *words]
         done = subprocess.run(line, capture_output=True, text=True, timeout=180)
@@ -165,7 +167,7 @@ class Root:
 
     def homes(self) -> dict[str, str]:
         """The same of every home."""
-        return {**self._files("/home", ()), **self._files("/root", ())}
+        return {**self._files("/home", ()), **self._files(HOME_OF_ROOT, ())}
 
     def _files(self, inside: str, without: tuple[str, ...]) -> dict[str, str]:
         found, top = {}, str(self.path("/")).rstrip("/")

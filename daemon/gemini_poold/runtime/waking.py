@@ -2,7 +2,7 @@
 
 Who notices is `ticker` (always), `logind` (where there is one; a little sooner) and `network`. What was planned in time is
 planned from the clocks as they are now: tokens, set-ups, cooldowns, quota. What failed before is tried at once.
-Connections of before a suspend are dropped: the other end may have gone without our having heard.
+No new request takes a connection of before a suspend: the other end may have gone without our having heard.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from .poller import Poller
 from .ticker import STEP, SUSPEND, Ticker
 
 log = logging.getLogger("gemini_pool")
-
-# After a sleep as long as this no answer comes over a connection of before; what waits for one ends now.
-DEAD_S = 60.0
 
 
 class Waking:
@@ -40,7 +37,6 @@ class Waking:
         self._poller = poller
         self._transport = transport
         self._clock = clock
-        self._slept_s: float | None = None
         self._woke = asyncio.Event()
 
     async def run(self) -> None:
@@ -48,15 +44,14 @@ class Waking:
         while True:
             await self._woke.wait()
             self._woke.clear()
-            slept_s, self._slept_s = self._slept_s or 0.0, None
-            await self._transport.renew(cut=slept_s >= DEAD_S)
+            await self._transport.renew()
 
     def jumped(self, kind: str, seconds: float) -> None:
         """From the ticker: the machine slept, somebody set the clock, or the process stood still."""
         log.info("%s of %.0f s noticed", kind, seconds)
         self._replan(seconds if kind == STEP else 0.0)
         if kind == SUSPEND:
-            self._renew_connections(seconds)
+            self._woke.set()
 
     def sleep(self, about_to: bool) -> None:
         """From logind. Awake again, the clocks are read at once; that they show no sleep does not make it none."""
@@ -66,7 +61,7 @@ class Waking:
         log.info("the machine woke up")
         if not any(jump.kind == SUSPEND for jump in self.ticker.tick()):
             self._replan(0.0)
-            self._renew_connections(0.0)
+            self._woke.set()
 
     def network_changed(self) -> None:
         """What failed for want of a network is tried again now, not when its back-off ends."""
@@ -78,7 +73,3 @@ class Waking:
         self._lifecycle.replan()
         self._broker.expire()
         self._poller.replan()
-
-    def _renew_connections(self, slept_s: float) -> None:
-        self._slept_s = max(slept_s, self._slept_s or 0.0)
-        self._woke.set()
