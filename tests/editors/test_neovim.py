@@ -194,8 +194,9 @@ out(err.code, '|', err.hint)
     assert out.split("|")[1].strip()
 
 
-def test_a_stream_is_cancelled(daemon: DaemonProcess, tmp_path: Path) -> None:
+def test_a_stream_is_cancelled(daemon: DaemonProcess, google: FakeGoogle, tmp_path: Path) -> None:
     """The handle's cancel ends the request on the daemon's side, too."""
+    stall(google)
     out = run_lua(
         daemon,
         tmp_path,
