@@ -1,7 +1,7 @@
 """Real clients from the registries, by name and version, each in a folder of its own that is kept between runs.
 
 The folder is `GEMINI_POOL_CLIENTS_CACHE`, else one of the temporary folder's. A client that cannot be had is a skip
-with its reason, or a failure where GEMINI_POOL_REQUIRE_CLIENTS is set.
+with its reason, or a failure where GEMINI_POOL_REQUIRE_CLIENTS or GEMINI_POOL_REQUIRE_EDITORS is set.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ _PATIENCE_S = 400
 seconds: dict[str, float] = {}  # what each installation of this run took
 
 
-def npm(name: str, *packages: str, then: Sequence[str] = ()) -> Path:
-    """A folder with these packages in its node_modules. `then`: a command to run there."""
+def npm(name: str, *packages: str, scripts: bool = False, then: Sequence[str] = ()) -> Path:
+    """A folder with these packages in its node_modules. `scripts`: they may run their own; `then`: a command to run there."""
     if shutil.which("npm") is None:
         unavailable("npm is not installed")
 
     def install(folder: Path) -> None:
-        flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        flags = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+        flags += [] if scripts else ["--ignore-scripts"]
         _run(["npm", "install", "--prefix", str(folder), *flags, *packages], folder)
         if then:
             _run(then, folder)
@@ -50,8 +51,8 @@ def pip(name: str, *packages: str, below: tuple[int, int] = (4, 0)) -> Path:
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip, unless clients are required."""
-    if os.environ.get("GEMINI_POOL_REQUIRE_CLIENTS"):
+    """Skip, unless clients or editors are required."""
+    if any(os.environ.get(f"GEMINI_POOL_REQUIRE_{what}") for what in ("CLIENTS", "EDITORS")):
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
+from tests.clients import installed
 from tests.fakes.daemon import DaemonProcess, api_key_account, fake_google
 
 from gemini_poold.fake import FakeGoogle, World
@@ -24,42 +24,16 @@ MODEL = "gemini-2.5-flash"
 PACKAGES = ("@types/vscode@~1.104.0", "@types/node@20", "typescript@5.9", "@vscode/vsce@~3.9.1")
 
 
-def unavailable(reason: str) -> NoReturn:
-    if os.environ.get("GEMINI_POOL_REQUIRE_EDITORS"):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _node() -> None:
     if shutil.which("node") is None:
-        unavailable("node is not installed")
+        installed.unavailable("node is not installed")
 
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
     """`node_modules` with what comes from npm, kept between runs."""
-    if shutil.which("npm") is None:
-        unavailable("npm is not installed")
-    cache = os.environ.get("GEMINI_POOL_CLIENTS_CACHE") or str(
-        Path(tempfile.gettempdir()) / "gemini-pool-clients"
-    )
-    folder = Path(cache) / "editors-vscode"
-    done = folder / "complete"
-    if not done.exists() or done.read_text(encoding="utf-8") != "\n".join(PACKAGES):
-        folder.mkdir(parents=True, exist_ok=True)
-        install = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", "--no-package-lock"]
-        ran = subprocess.run(
-            [*install, "--ignore-scripts", *PACKAGES],
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        if ran.returncode:
-            unavailable(f"npm install failed: {ran.stderr[-500:]}")
-        done.write_text("\n".join(PACKAGES), encoding="utf-8")
-    return folder / "node_modules"
+    return installed.npm("editors-vscode", *PACKAGES) / "node_modules"
 
 
 @pytest.fixture
